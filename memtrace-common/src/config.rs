@@ -1,0 +1,77 @@
+//! What the collector tells the kernel programs before they start.
+
+/// Offsets into kernel structures, in bytes, resolved from the running
+/// kernel's BTF by the collector (the kernel programs carry no relocations of
+/// their own, so that one object serves every kernel).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelOffsets {
+    /// `task_struct.pid` (the thread's id).
+    pub task_pid: u32,
+    /// `task_struct.tgid` (the process's id).
+    pub task_tgid: u32,
+    /// `task_struct.start_boottime`, ns since boot (5.5 and later).
+    pub task_start_boottime: u32,
+    /// `task_struct.group_leader`.
+    pub task_group_leader: u32,
+    /// `task_struct.signal`.
+    pub task_signal: u32,
+    /// `task_struct.files`.
+    pub task_files: u32,
+    /// `signal_struct.live` (threads not yet exited).
+    pub signal_live: u32,
+    /// `files_struct.fdt`.
+    pub files_fdt: u32,
+    /// `fdtable.max_fds`.
+    pub fdtable_max_fds: u32,
+    /// `fdtable.fd`.
+    pub fdtable_fd: u32,
+    /// `file.f_inode`.
+    pub file_inode: u32,
+    /// `file.private_data` (the `struct socket` of a socket).
+    pub file_private_data: u32,
+    /// `file.f_count` (up to 6.12) or `file.f_ref` (since 6.13).
+    pub file_count: u32,
+    /// What `file_count` holds when this descriptor is the last reference:
+    /// 1 for `f_count`, 0 for `f_ref` (`FILE_REF_ONEREF`).
+    pub file_count_one: u32,
+    /// `inode.i_mode`.
+    pub inode_mode: u32,
+    /// `inode.i_ino`.
+    pub inode_ino: u32,
+    /// `socket.type`.
+    pub socket_type: u32,
+    /// `socket.sk`.
+    pub socket_sk: u32,
+    /// `sock_common.skc_family`.
+    pub sk_family: u32,
+    /// `sock_common.skc_daddr` (IPv4 peer).
+    pub sk_daddr: u32,
+    /// `sock_common.skc_rcv_saddr` (IPv4 local).
+    pub sk_rcv_saddr: u32,
+    /// `sock_common.skc_dport` (network order).
+    pub sk_dport: u32,
+    /// `sock_common.skc_num` (local port, host order).
+    pub sk_num: u32,
+    /// `sock_common.skc_v6_daddr`.
+    pub sk_v6_daddr: u32,
+    /// `sock_common.skc_v6_rcv_saddr`.
+    pub sk_v6_rcv_saddr: u32,
+    /// Padding to a multiple of eight bytes.
+    pub reserved: u32,
+}
+
+/// The kernel programs' configuration, one read-only global.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Where to find things in this kernel.
+    pub offsets: KernelOffsets,
+    /// 1 if children of traced processes are traced too.
+    pub follow_children: u32,
+    /// The collector's own process id: never traced.
+    pub collector_pid: u32,
+}
+
+const _: () = assert!(size_of::<KernelOffsets>() == 104);
+const _: () = assert!(size_of::<Config>() == 112);

@@ -1,0 +1,395 @@
+//! The records in the ring, as the kernel programs write them.
+//!
+//! Every record opens with a [`Header`]. All fields are in the machine's byte
+//! order; the collector runs on the same machine, captures have their own
+//! encoding. Kinds have fixed wire ids; a retired one leaves a hole.
+
+use crate::limits::{PAYLOAD_HEAD, PAYLOAD_SMALL, TAIL};
+
+/// What a record is.
+#[repr(u16)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// [`AllocRecord`]: a block was handed out.
+    Alloc = 1,
+    /// [`FreeRecord`]: a block is about to be taken back.
+    Free = 2,
+    /// [`ReallocRecord`]: a block was replaced by another.
+    Realloc = 3,
+    /// [`SocketRecord`]: accept returned a connection.
+    Accept = 4,
+    /// [`SocketRecord`]: connect was called (it may complete later).
+    Connect = 5,
+    /// [`DataRecord`]: bytes were received on a stream socket (length 0: the
+    /// peer closed its side).
+    Recv = 6,
+    /// [`DataRecord`]: bytes were sent on a stream socket.
+    Send = 7,
+    /// [`SocketRecord`]: shutdown of one or both directions.
+    Shutdown = 8,
+    /// [`SocketRecord`]: a descriptor of the socket was closed.
+    Close = 9,
+    /// [`WaitRecord`]: a thread that had socket activity since its last such
+    /// record begins to wait for events.
+    Wait = 10,
+    /// [`TaskRecord`]: a thread or process was created.
+    Fork = 11,
+    /// [`TaskRecord`]: a process replaced its program.
+    Exec = 12,
+    /// [`TaskRecord`]: a thread ended.
+    Exit = 13,
+    /// [`Header`] alone: a process mapped a file executable.
+    Mapped = 14,
+    /// [`TaskRecord`]: a process moved to another cgroup.
+    CgroupMove = 15,
+    /// [`SocketRecord`]: a socket call failed for good (reset, broken pipe);
+    /// `how` holds the error number.
+    SocketError = 16,
+}
+
+impl Kind {
+    /// The kind with this wire id, if there is one.
+    pub const fn from_wire(id: u16) -> Option<Kind> {
+        Some(match id {
+            1 => Kind::Alloc,
+            2 => Kind::Free,
+            3 => Kind::Realloc,
+            4 => Kind::Accept,
+            5 => Kind::Connect,
+            6 => Kind::Recv,
+            7 => Kind::Send,
+            8 => Kind::Shutdown,
+            9 => Kind::Close,
+            10 => Kind::Wait,
+            11 => Kind::Fork,
+            12 => Kind::Exec,
+            13 => Kind::Exit,
+            14 => Kind::Mapped,
+            15 => Kind::CgroupMove,
+            16 => Kind::SocketError,
+            _ => return None,
+        })
+    }
+}
+
+/// Header flag of a [`DataRecord`]: further parts of the same call follow.
+pub const FLAG_MORE: u16 = 1;
+/// Header flag of a [`DataRecord`]: the payload could not be read.
+pub const FLAG_UNREADABLE: u16 = 2;
+/// Header flag of a Close [`SocketRecord`]: it was the last reference.
+pub const FLAG_LAST: u16 = 4;
+/// Header flag of a Fork or Exit [`TaskRecord`]: it concerns the whole process
+/// (fork: a new process, not a thread; exit: no thread is left).
+pub const FLAG_PROCESS: u16 = 8;
+/// Header flag of a Fork [`TaskRecord`]: the new process is traced as well.
+pub const FLAG_FOLLOWED: u16 = 16;
+
+/// Opens every record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// CLOCK_MONOTONIC, ns.
+    pub ts_ns: u64,
+    /// Process id (tgid) in the initial PID namespace.
+    pub pid: u32,
+    /// Thread id in the initial PID namespace.
+    pub tid: u32,
+    /// [`Kind`], by wire id.
+    pub kind: u16,
+    /// `FLAG_*`.
+    pub flags: u16,
+    /// Padding.
+    pub reserved: u32,
+}
+
+/// A block was handed out.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AllocRecord {
+    /// Kind `Alloc`.
+    pub header: Header,
+    /// The block's address.
+    pub addr: u64,
+    /// Requested bytes.
+    pub size: u64,
+}
+
+/// A block is about to be taken back (recorded before its address can be
+/// handed out again).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FreeRecord {
+    /// Kind `Free`.
+    pub header: Header,
+    /// The block's address, never 0.
+    pub addr: u64,
+}
+
+/// A successful reallocation of an existing block.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReallocRecord {
+    /// Kind `Realloc`; the time is the call's return.
+    pub header: Header,
+    /// The block given up.
+    pub old: u64,
+    /// The block obtained (may equal `old`; 0: `old` was only freed, as glibc
+    /// does for size 0).
+    pub addr: u64,
+    /// Requested bytes.
+    pub size: u64,
+    /// Time from the call's entry to its return, ns: within it the old address
+    /// may already have been handed out to another thread.
+    pub elapsed_ns: u64,
+}
+
+/// Both ends of a socket. IPv4 addresses take the first four bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Address family: AF_UNIX 1, AF_INET 2, AF_INET6 10.
+    pub family: u16,
+    /// Local port, host order.
+    pub local_port: u16,
+    /// Peer port, host order.
+    pub peer_port: u16,
+    /// Padding.
+    pub reserved: u16,
+    /// Local address, network order.
+    pub local: [u8; 16],
+    /// Peer address, network order.
+    pub peer: [u8; 16],
+}
+
+/// Something happened to a socket that moved no bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketRecord {
+    /// Kind `Accept`, `Connect`, `Shutdown`, `Close` or `SocketError`.
+    pub header: Header,
+    /// The socket's inode number: its identity for as long as it exists,
+    /// whichever descriptors and processes hold it.
+    pub inode: u64,
+    /// The descriptor used.
+    pub fd: i32,
+    /// Shutdown: SHUT_RD 0, SHUT_WR 1, SHUT_RDWR 2. Error: the positive errno.
+    pub how: u32,
+    /// Both ends (Accept and Connect; else zero).
+    pub addresses: Addresses,
+}
+
+/// One part of the bytes that a call moved; `N` is the room for the payload.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataRecord<const N: usize> {
+    /// Everything but the payload.
+    pub head: DataHead,
+    /// The part's first bytes; `head.payload_len` of them are valid.
+    pub payload: [u8; N],
+}
+
+/// A [`DataRecord`] without its payload.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DataHead {
+    /// Kind `Recv` or `Send`.
+    pub header: Header,
+    /// The socket's inode number.
+    pub inode: u64,
+    /// Bytes moved in this part.
+    pub len: u64,
+    /// The descriptor used.
+    pub fd: i32,
+    /// Valid payload bytes, at most the record's room.
+    pub payload_len: u32,
+    /// The part's last bytes, valid if `payload_len` is less than `len` and
+    /// `len` is at least [`TAIL`] and `tail_len` is [`TAIL`].
+    pub tail: [u8; TAIL],
+    /// Valid tail bytes: 0 or [`TAIL`].
+    pub tail_len: u32,
+    /// Padding.
+    pub reserved: u32,
+}
+
+/// A part of at most a few bytes of interest.
+pub type DataTiny = DataRecord<64>;
+/// A part that does not open like a message head.
+pub type DataSmall = DataRecord<PAYLOAD_SMALL>;
+/// A part that opens like a message head.
+pub type DataLarge = DataRecord<PAYLOAD_HEAD>;
+
+/// A thread begins to wait.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WaitRecord {
+    /// Kind `Wait`.
+    pub header: Header,
+    /// [`WaitKind`], by wire id.
+    pub wait: u32,
+    /// Descriptors waited for (poll: nfds; select: highest plus one; epoll: 0).
+    pub descriptors: u32,
+}
+
+/// How a thread waits for descriptors.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WaitKind {
+    /// epoll_wait, epoll_pwait, epoll_pwait2.
+    Epoll = 1,
+    /// poll, ppoll.
+    Poll = 2,
+    /// select, pselect6.
+    Select = 3,
+    /// accept, accept4.
+    Accept = 4,
+}
+
+impl WaitKind {
+    /// The kind with this wire id, if there is one.
+    pub const fn from_wire(id: u32) -> Option<WaitKind> {
+        Some(match id {
+            1 => WaitKind::Epoll,
+            2 => WaitKind::Poll,
+            3 => WaitKind::Select,
+            4 => WaitKind::Accept,
+            _ => return None,
+        })
+    }
+}
+
+/// A thread or process came, went, or changed its program.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskRecord {
+    /// Kind `Fork`, `Exec`, `Exit` or `CgroupMove`.
+    pub header: Header,
+    /// Fork: the new process id; else the process id.
+    pub child_pid: u32,
+    /// Fork: the new thread id; else the thread id.
+    pub child_tid: u32,
+    /// Start of the (new) process, ns since boot.
+    pub start_boottime_ns: u64,
+}
+
+/// What an allocator function takes and returns; the attach cookie of an entry
+/// probe.
+#[repr(u64)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AllocCall {
+    /// `f(size, …)` returns a block: malloc, valloc, `operator new`, mallocx.
+    Size = 1,
+    /// `f(count, size)` returns a block: calloc.
+    CountSize = 2,
+    /// `f(old, size, …)` returns a block: realloc, rallocx.
+    OldSize = 3,
+    /// `f(old, count, size)` returns a block: reallocarray.
+    OldCountSize = 4,
+    /// `f(_, size)` returns a block: memalign, aligned_alloc, heap-first forms.
+    SkipSize = 5,
+    /// `f(out, align, size)` returns 0 and stores the block: posix_memalign.
+    OutAlignSize = 6,
+    /// `f(old, size, …)` resizes in place and returns the new usable size, which
+    /// is at least `size` on success: xallocx.
+    ResizeInPlace = 7,
+    /// `f(_, count, size)` returns a block: mi_heap_calloc.
+    SkipCountSize = 8,
+    /// `f(_, old, size)` returns a block: mi_heap_realloc.
+    SkipOldSize = 9,
+    /// `f(block, …)` takes a block back and may call another probed function
+    /// to do so, which then does not count: free of an interposer.
+    Release = 10,
+}
+
+impl AllocCall {
+    /// The call shape with this wire id, if there is one.
+    pub const fn from_wire(id: u64) -> Option<AllocCall> {
+        Some(match id {
+            1 => AllocCall::Size,
+            2 => AllocCall::CountSize,
+            3 => AllocCall::OldSize,
+            4 => AllocCall::OldCountSize,
+            5 => AllocCall::SkipSize,
+            6 => AllocCall::OutAlignSize,
+            7 => AllocCall::ResizeInPlace,
+            8 => AllocCall::SkipCountSize,
+            9 => AllocCall::SkipOldSize,
+            10 => AllocCall::Release,
+            _ => return None,
+        })
+    }
+}
+
+const _: () = assert!(size_of::<Header>() == 24);
+const _: () = assert!(size_of::<AllocRecord>() == 40);
+const _: () = assert!(size_of::<FreeRecord>() == 32);
+const _: () = assert!(size_of::<ReallocRecord>() == 56);
+const _: () = assert!(size_of::<Addresses>() == 40);
+const _: () = assert!(size_of::<SocketRecord>() == 80);
+const _: () = assert!(size_of::<DataHead>() == 64);
+const _: () = assert!(size_of::<DataTiny>() == 128);
+const _: () = assert!(size_of::<WaitRecord>() == 32);
+const _: () = assert!(size_of::<TaskRecord>() == 40);
+
+/// A system call (or its libc function) on sockets, by the shape of its
+/// arguments; the attach cookie of a socket probe.
+#[repr(u64)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SocketCall {
+    /// `f(fd, buffer, length)`: read.
+    Recv = 1,
+    /// `f(fd, buffer, length, flags, …)`: recv, recvfrom.
+    RecvFlags = 2,
+    /// `f(fd, iovecs, count)`: readv.
+    RecvVector = 3,
+    /// `f(fd, message, flags)`: recvmsg.
+    RecvMessage = 4,
+    /// `f(fd, buffer, length, …)`: write, send, sendto.
+    Send = 5,
+    /// `f(fd, iovecs, count)`: writev.
+    SendVector = 6,
+    /// `f(fd, message, flags)`: sendmsg.
+    SendMessage = 7,
+    /// `f(out_fd, in_fd, …)`: sendfile.
+    SendFile = 8,
+    /// `f(in_fd, in_offset, out_fd, …)`: splice.
+    Splice = 9,
+    /// `f(fd, …)` returns a descriptor: accept, accept4.
+    Accept = 10,
+    /// `f(fd, …)`: connect.
+    Connect = 11,
+    /// `f(fd, how)`: shutdown.
+    Shutdown = 12,
+    /// `f(fd)`: close.
+    Close = 13,
+    /// epoll_wait, epoll_pwait, epoll_pwait2.
+    WaitEpoll = 14,
+    /// `f(fds, nfds, …)`: poll, ppoll.
+    WaitPoll = 15,
+    /// `f(highest_plus_one, …)`: select, pselect6.
+    WaitSelect = 16,
+}
+
+impl SocketCall {
+    /// The call with this wire id, if there is one.
+    pub const fn from_wire(id: u64) -> Option<SocketCall> {
+        Some(match id {
+            1 => SocketCall::Recv,
+            2 => SocketCall::RecvFlags,
+            3 => SocketCall::RecvVector,
+            4 => SocketCall::RecvMessage,
+            5 => SocketCall::Send,
+            6 => SocketCall::SendVector,
+            7 => SocketCall::SendMessage,
+            8 => SocketCall::SendFile,
+            9 => SocketCall::Splice,
+            10 => SocketCall::Accept,
+            11 => SocketCall::Connect,
+            12 => SocketCall::Shutdown,
+            13 => SocketCall::Close,
+            14 => SocketCall::WaitEpoll,
+            15 => SocketCall::WaitPoll,
+            16 => SocketCall::WaitSelect,
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,38 @@
+//! Every bound the kernel side keeps, with the arithmetic that justifies it.
+
+/// Bytes of the ring that carries records to the collector.
+///
+/// An allocation record takes 48 bytes in the ring (40 and the ring's own
+/// 8-byte header), so 8 MiB hold about 175,000: more than half a second at
+/// 300,000 events a second, while the collector empties it every few
+/// milliseconds. The collector maps it twice in a row, so that a record that
+/// wraps reads in one piece: its memory grows by twice this size.
+pub const RING_BYTES: u32 = 8 << 20;
+
+/// Threads whose state can be held at once; one more is counted as loss.
+///
+/// Entries are allocated on demand (about 160 bytes each).
+pub const THREADS_MAX: u32 = 65_536;
+
+/// Processes traced at once; one more is counted as loss.
+pub const PROCESSES_MAX: u32 = 16_384;
+
+/// Most bytes recorded of one message part that does not open like a message
+/// head: enough for a chunk-size line or the rest of a split head.
+pub const PAYLOAD_SMALL: usize = 512;
+
+/// Most bytes recorded of one message part that opens like a request or
+/// response head.
+pub const PAYLOAD_HEAD: usize = 4096;
+
+/// Bytes recorded of a part's end when its payload was cut: the last five
+/// decide whether a chunked body ended (`0\r\n\r\n`).
+pub const TAIL: usize = 8;
+
+/// Parts of a vectored call that are looked into; the rest is reported as one
+/// part without payload, its length counted.
+pub const IOVECS_MAX: usize = 8;
+
+/// Nested allocator calls seen inside one pending call before that call is
+/// taken for abandoned (its return was never seen).
+pub const NESTED_CALLS_MAX: u32 = 64;

@@ -1,0 +1,194 @@
+//! The maps, and the state that pairs a call's entry with its return.
+
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    helpers::bpf_get_current_pid_tgid,
+    macros::map,
+    maps::{HashMap, PerCpuArray, RingBuf},
+};
+use memtrace_common::{
+    config::Config,
+    limits::{PROCESSES_MAX, RING_BYTES, THREADS_MAX},
+    loss::Loss,
+};
+
+/// Written by the collector before the programs are loaded, read-only after.
+#[unsafe(no_mangle)]
+static CONFIG: Config = Config {
+    offsets: memtrace_common::config::KernelOffsets {
+        task_pid: 0,
+        task_tgid: 0,
+        task_start_boottime: 0,
+        task_group_leader: 0,
+        task_signal: 0,
+        task_files: 0,
+        signal_live: 0,
+        files_fdt: 0,
+        fdtable_max_fds: 0,
+        fdtable_fd: 0,
+        file_inode: 0,
+        file_private_data: 0,
+        file_count: 0,
+        file_count_one: 0,
+        inode_mode: 0,
+        inode_ino: 0,
+        socket_type: 0,
+        socket_sk: 0,
+        sk_family: 0,
+        sk_daddr: 0,
+        sk_rcv_saddr: 0,
+        sk_dport: 0,
+        sk_num: 0,
+        sk_v6_daddr: 0,
+        sk_v6_rcv_saddr: 0,
+        reserved: 0,
+    },
+    follow_children: 0,
+    collector_pid: 0,
+};
+
+/// Reads one field of the configuration. Volatile, since the compiler must not
+/// take the zeros above for the values.
+macro_rules! config {
+    ($($field:ident).+) => {
+        unsafe { core::ptr::read_volatile(&raw const (*$crate::maps::config_ptr()).$($field).+) }
+    };
+}
+pub(crate) use config;
+
+/// The configuration's address, for [`config!`].
+#[inline(always)]
+pub fn config_ptr() -> *const Config {
+    &raw const CONFIG
+}
+
+/// Records for the collector.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// Traced processes, by process id.
+#[map]
+pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(PROCESSES_MAX, BPF_F_NO_PREALLOC);
+
+/// What each traced thread is in the middle of, by thread id.
+#[map]
+pub static THREADS: HashMap<u32, ThreadState> =
+    HashMap::with_max_entries(THREADS_MAX, BPF_F_NO_PREALLOC);
+
+/// Events lost, by [`Loss`].
+#[map]
+pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
+
+/// What one thread is in the middle of.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ThreadState {
+    pub alloc: PendingAlloc,
+    pub call: PendingCall,
+    /// Not 0: a socket record was emitted since the last Wait record.
+    pub active: u64,
+}
+
+/// The outermost allocator call that has not returned.
+///
+/// One slot is enough: whatever is called inside it has a lower stack pointer
+/// and does not count, and only a return at exactly its stack pointer ends it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PendingAlloc {
+    /// Stack pointer at entry; 0 if no call is pending.
+    pub sp: u64,
+    /// The old block, or where the result is stored.
+    pub pointer: u64,
+    /// Requested bytes.
+    pub size: u64,
+    /// Entry time, ns; taken only where an old block is given up.
+    pub entry_ns: u64,
+    /// `AllocCall` by wire id.
+    pub call: u32,
+    /// Calls seen inside it.
+    pub nested: u32,
+}
+
+/// The socket call that has not returned.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PendingCall {
+    /// The socket's inode number.
+    pub inode: u64,
+    /// Buffer, or array of buffers.
+    pub buffer: u64,
+    /// `socket::Op`; 0 if no call is pending.
+    pub op: u32,
+    /// The descriptor.
+    pub fd: i32,
+    /// Number of buffers in the array.
+    pub buffers: u64,
+}
+
+const EMPTY: ThreadState = ThreadState {
+    alloc: PendingAlloc {
+        sp: 0,
+        pointer: 0,
+        size: 0,
+        entry_ns: 0,
+        call: 0,
+        nested: 0,
+    },
+    call: PendingCall {
+        inode: 0,
+        buffer: 0,
+        op: 0,
+        fd: 0,
+        buffers: 0,
+    },
+    active: 0,
+};
+
+/// Process and thread id of the current task.
+#[inline(always)]
+pub fn current() -> (u32, u32) {
+    let both = bpf_get_current_pid_tgid();
+    ((both >> 32) as u32, both as u32)
+}
+
+/// Whether the process is traced.
+#[inline(always)]
+pub fn is_target(pid: u32) -> bool {
+    TARGETS.get_ptr(pid).is_some()
+}
+
+/// The thread's state, made on its first use.
+#[inline(always)]
+pub fn thread_state(tid: u32) -> Option<&'static mut ThreadState> {
+    if let Some(state) = existing_thread_state(tid) {
+        return Some(state);
+    }
+    // Another program of the same thread cannot have been faster: a thread
+    // runs one probe at a time.
+    if THREADS.insert(tid, EMPTY, u64::from(BPF_NOEXIST)).is_err() {
+        lost(Loss::ThreadsFull);
+        return None;
+    }
+    existing_thread_state(tid)
+}
+
+/// The thread's state, if it has one.
+#[inline(always)]
+pub fn existing_thread_state(tid: u32) -> Option<&'static mut ThreadState> {
+    // SAFETY: a map value lives until the entry is deleted, which happens only
+    // when its thread exits; only programs run by that thread touch it.
+    THREADS
+        .get_ptr_mut(tid)
+        .map(|state| unsafe { &mut *state })
+}
+
+/// Counts one event that will not be seen.
+#[inline(always)]
+pub fn lost(cause: Loss) {
+    if let Some(counter) = LOST.get_ptr_mut(cause as u32) {
+        // SAFETY: per-CPU value. A preempting program may lose one count of
+        // two that meet here; the cause stays non-zero.
+        unsafe { *counter += 1 };
+    }
+}

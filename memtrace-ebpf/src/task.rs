@@ -1,0 +1,147 @@
+//! Processes and threads that come, go, or change their program; libraries
+//! that are mapped later; moves between cgroups.
+
+use aya_ebpf::{
+    macros::{raw_tracepoint, tracepoint},
+    programs::{RawTracePointContext, TracePointContext},
+};
+use memtrace_common::{
+    event::{FLAG_FOLLOWED, FLAG_PROCESS, Kind, TaskRecord},
+    loss::Loss,
+};
+
+use crate::{
+    emit::{QUIET, URGENT, header, record},
+    kernel::read,
+    maps::{TARGETS, THREADS, config, current, is_target, lost},
+};
+
+const PROT_EXEC: u64 = 4;
+
+/// match-proto:v5.0:include/trace/events/sched.h:sched_process_fork
+/// (struct task_struct *parent, struct task_struct *child)
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn task_fork(ctx: RawTracePointContext) -> i32 {
+    let (pid, tid) = current();
+    if !is_target(pid) {
+        return 0;
+    }
+    let child: u64 = ctx.arg(1);
+    let child_tid: u32 = read(child, config!(offsets.task_pid)).unwrap_or(0);
+    let child_pid: u32 = read(child, config!(offsets.task_tgid)).unwrap_or(0);
+    let mut flags = 0;
+    if child_pid != pid {
+        flags |= FLAG_PROCESS;
+        if config!(follow_children) != 0 {
+            // Before the child runs: its first socket call is seen already.
+            match TARGETS.insert(child_pid, 1, 0) {
+                Ok(()) => flags |= FLAG_FOLLOWED,
+                Err(_) => lost(Loss::ProcessesFull),
+            }
+        }
+    }
+    let task = TaskRecord {
+        header: header(Kind::Fork, flags, pid, tid),
+        child_pid,
+        child_tid,
+        start_boottime_ns: read(child, config!(offsets.task_start_boottime)).unwrap_or(0),
+    };
+    let wakeup = if flags & FLAG_FOLLOWED != 0 { URGENT } else { QUIET };
+    record(task, wakeup, Loss::RingFullTask);
+    0
+}
+
+/// match-proto:v5.0:include/trace/events/sched.h:sched_process_exec
+/// (struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn task_exec(ctx: RawTracePointContext) -> i32 {
+    let (pid, tid) = current();
+    if !is_target(pid) {
+        return 0;
+    }
+    let task: u64 = ctx.arg(0);
+    // Whatever a thread was in the middle of is gone with the old program.
+    let _ = THREADS.remove(tid);
+    record(
+        TaskRecord {
+            header: header(Kind::Exec, 0, pid, tid),
+            child_pid: pid,
+            child_tid: tid,
+            start_boottime_ns: read(task, config!(offsets.task_start_boottime)).unwrap_or(0),
+        },
+        URGENT,
+        Loss::RingFullTask,
+    );
+    0
+}
+
+/// match-proto:v5.0:include/trace/events/sched.h:sched_process_exit
+/// (struct task_struct *p)
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn task_exit(ctx: RawTracePointContext) -> i32 {
+    let (pid, tid) = current();
+    if !is_target(pid) {
+        return 0;
+    }
+    let _ = THREADS.remove(tid);
+    let task: u64 = ctx.arg(0);
+    let signal: u64 = read(task, config!(offsets.task_signal)).unwrap_or(0);
+    let live: u32 = read(signal, config!(offsets.signal_live)).unwrap_or(1);
+    let (flags, wakeup) = if live == 0 {
+        let _ = TARGETS.remove(pid);
+        (FLAG_PROCESS, URGENT)
+    } else {
+        (0, QUIET)
+    };
+    record(
+        TaskRecord {
+            header: header(Kind::Exit, flags, pid, tid),
+            child_pid: pid,
+            child_tid: tid,
+            start_boottime_ns: 0,
+        },
+        wakeup,
+        Loss::RingFullTask,
+    );
+    0
+}
+
+/// match-proto:v5.0:include/trace/events/cgroup.h:cgroup_attach_task
+/// (struct cgroup *dst_cgrp, const char *path, struct task_struct *task, bool)
+#[raw_tracepoint(tracepoint = "cgroup_attach_task")]
+pub fn task_cgroup_move(ctx: RawTracePointContext) -> i32 {
+    let task: u64 = ctx.arg(2);
+    let pid: u32 = read(task, config!(offsets.task_tgid)).unwrap_or(0);
+    record(
+        TaskRecord {
+            header: header(Kind::CgroupMove, 0, pid, pid),
+            child_pid: pid,
+            child_tid: pid,
+            start_boottime_ns: 0,
+        },
+        URGENT,
+        Loss::RingFullTask,
+    );
+    0
+}
+
+/// mmap(addr, length, prot, flags, fd, offset): a file mapped executable.
+#[tracepoint]
+pub fn mmap_enter(ctx: TracePointContext) -> u32 {
+    let (pid, tid) = current();
+    if !is_target(pid) {
+        return 0;
+    }
+    // SAFETY: system call arguments start at byte 16, eight bytes each
+    // (trace_event_raw_sys_enter).
+    let prot: u64 = unsafe { ctx.read_at(16 + 2 * 8) }.unwrap_or(0);
+    let fd: u64 = unsafe { ctx.read_at(16 + 4 * 8) }.unwrap_or(0);
+    if prot & PROT_EXEC != 0 && fd as i32 >= 0 {
+        record(
+            header(Kind::Mapped, 0, pid, tid),
+            URGENT,
+            Loss::RingFullTask,
+        );
+    }
+    0
+}

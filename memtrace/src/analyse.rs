@@ -1,0 +1,255 @@
+//! From running totals to the report: the only place where figures are derived.
+//!
+//! In: a [`Store`] and what is known of the capture. Out: a [`Report`].
+//! Deterministic: the same store gives the same report.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    attribute::Outcome,
+    event::Origin,
+    report::{
+        self, Capture, Connections, Distribution, Endpoint, Finding, Http, Lost, Mode, Outcomes,
+        Overhead, Process, ReasonTotals, Report, Totals, Unattributed,
+    },
+    store::{self, EndpointKey, EndpointTotals, ProcessTotals, Store},
+};
+
+/// What a report says about the capture itself, beside what was counted.
+#[derive(Clone, Debug, Default)]
+pub struct CaptureFacts {
+    /// Kernel release of the traced machine.
+    pub kernel: String,
+    /// The capture ends before the trace did.
+    pub truncated: bool,
+    /// What of the capture could not be read, in words.
+    pub damage: Option<String>,
+}
+
+/// The report of everything that a store holds.
+pub fn report(store: &Store, facts: &CaptureFacts) -> Report {
+    let duration_ns = store.duration_ns();
+    let processes: Vec<Process> = store.processes().map(process).collect();
+    let sum = |figure: fn(&Process) -> u64| processes.iter().map(figure).sum::<u64>();
+    let alloc_bytes = sum(|process| process.alloc_bytes);
+    let mut endpoints: Vec<Endpoint> = store
+        .endpoints()
+        .iter()
+        .map(|(key, totals)| endpoint(key, totals, alloc_bytes))
+        .filter(|endpoint| endpoint.requests != 0)
+        .collect();
+    endpoints.sort_by(|a, b| {
+        let key = |endpoint: &Endpoint| {
+            (
+                endpoint.protocol.clone(),
+                endpoint.method.clone(),
+                endpoint.route.clone(),
+            )
+        };
+        b.alloc_bytes
+            .total
+            .cmp(&a.alloc_bytes.total)
+            .then_with(|| key(a).cmp(&key(b)))
+    });
+    let requests = endpoints.iter().map(|endpoint| endpoint.requests).sum();
+    let by_cause: BTreeMap<String, u64> = store
+        .lost()
+        .iter()
+        .filter(|(_, total)| **total != 0)
+        .map(|(cause, total)| (cause.clone(), *total))
+        .collect();
+    let connections = store.connections();
+    let unattributed = unattributed(store, alloc_bytes);
+    let mut notes = Vec::new();
+    let displaced: u64 = store.processes().map(|totals| totals.displaced_count).sum();
+    if displaced != 0 {
+        notes.push(format!(
+            "{displaced} blocks were handed out at an address whose release was not seen; the \
+             earlier block was taken as freed"
+        ));
+    }
+    Report {
+        schema: report::SCHEMA.to_owned(),
+        capture: Capture {
+            mode: Mode::Exact,
+            duration_ns,
+            observed_fraction: 1.0,
+            events: store.events(),
+            events_per_second: report::per_second(store.events(), duration_ns),
+            lost: Lost {
+                total: by_cause.values().sum(),
+                by_cause,
+            },
+            overhead: Overhead::default(),
+            truncated: facts.truncated,
+            damage: facts.damage.clone(),
+            kernel: facts.kernel.clone(),
+            why_ended: store.why_ended().unwrap_or_default().to_owned(),
+            retain_ns: store.retain_ns(),
+            notes,
+        },
+        totals: Totals {
+            requests,
+            requests_per_second: report::per_second(requests, duration_ns),
+            alloc_bytes,
+            alloc_count: sum(|process| process.alloc_count),
+            free_bytes: sum(|process| process.free_bytes),
+            free_count: sum(|process| process.free_count),
+            free_unknown_count: sum(|process| process.free_unknown_count),
+            live_bytes: store
+                .processes()
+                .filter(|totals| !totals.ended)
+                .map(|totals| totals.live_bytes)
+                .sum(),
+        },
+        findings: findings(&endpoints),
+        processes,
+        endpoints,
+        connections: Connections {
+            accepted: connections.accepted,
+            found_open: connections.found_open,
+            closed: connections.closed,
+            open_at_end: connections.open,
+            open_max: connections.open_max,
+            upgraded: connections.upgraded,
+            connected: connections.connected,
+        },
+        http: Http {
+            malformed_requests: connections.malformed_requests,
+            malformed_responses: connections.malformed_responses,
+            unmatched_responses: connections.unmatched_responses,
+            not_http_connections: connections.not_http,
+        },
+        unattributed,
+    }
+}
+
+fn process(totals: &ProcessTotals) -> Process {
+    let id = totals.process;
+    let fact = totals.fact.as_ref();
+    Process {
+        pid: id.map_or(0, |id| id.pid),
+        start_ns: id.map_or(0, |id| id.start_ns),
+        parent_pid: fact.map_or(0, |fact| fact.parent_pid),
+        exe: fact.map_or_else(String::new, |fact| fact.exe.clone()),
+        comm: fact.map_or_else(String::new, |fact| fact.comm.clone()),
+        runtime: fact.map_or_else(String::new, |fact| fact.runtime.clone()),
+        origin: fact
+            .map_or("", |fact| match fact.origin {
+                Origin::Attached => "attached",
+                Origin::Joined => "joined",
+                Origin::Started => "started",
+            })
+            .to_owned(),
+        allocators: fact.map_or_else(Vec::new, |fact| fact.allocators.clone()),
+        trouble: fact.map_or_else(Vec::new, |fact| fact.trouble.clone()),
+        alloc_bytes: totals.allocated.bytes,
+        alloc_count: totals.allocated.count,
+        free_bytes: totals.freed.bytes,
+        free_count: totals.freed.count + totals.freed_unknown_count,
+        free_unknown_count: totals.freed_unknown_count,
+        live_bytes: totals.live_bytes,
+    }
+}
+
+fn endpoint(key: &EndpointKey, totals: &EndpointTotals, alloc_bytes_all: u64) -> Endpoint {
+    let outcome = |outcome| totals.outcomes.get(&outcome).copied().unwrap_or(0);
+    // Requests that have not ended are part of the total, not of the quantiles.
+    let mut alloc_bytes = distribution(&totals.alloc_bytes);
+    alloc_bytes.total = totals.allocated.bytes;
+    let mut alloc_count = distribution(&totals.alloc_count);
+    alloc_count.total = totals.allocated.count;
+    Endpoint {
+        protocol: key.protocol.to_owned(),
+        method: key.method.clone(),
+        route: key.route.clone(),
+        requests: totals.requests,
+        observed: totals.alloc_bytes.count(),
+        in_flight: totals.in_flight,
+        outcomes: Outcomes {
+            complete: outcome(Outcome::Complete),
+            aborted: outcome(Outcome::Aborted),
+            no_response: outcome(Outcome::NoResponse),
+        },
+        status: totals
+            .status
+            .iter()
+            .map(|(status, count)| (status.to_string(), *count))
+            .collect(),
+        share_of_alloc: report::share(totals.allocated.bytes, alloc_bytes_all),
+        alloc_bytes,
+        alloc_count,
+        peak_bytes: distribution(&totals.peak_bytes),
+        retained_bytes: distribution(&totals.retained_bytes),
+        duration_ns: distribution(&totals.duration_ns),
+        request_bytes: distribution(&totals.request_bytes),
+        response_bytes: distribution(&totals.response_bytes),
+        free_bytes: totals.freed.bytes,
+        free_count: totals.freed.count,
+        stacks: Vec::new(),
+    }
+}
+
+fn distribution(values: &store::Distribution) -> Distribution {
+    Distribution {
+        total: values.total(),
+        mean: report::mean(values.total(), values.count()),
+        p50: values.quantile(0.5),
+        p90: values.quantile(0.9),
+        p99: values.quantile(0.99),
+        max: values.max(),
+        ci95: None,
+    }
+}
+
+fn unattributed(store: &Store, alloc_bytes_all: u64) -> Unattributed {
+    let mut all = Unattributed::default();
+    for (reason, totals) in store.unattributed() {
+        if totals.allocated.count == 0 && totals.live_bytes == 0 {
+            continue;
+        }
+        all.alloc_bytes += totals.allocated.bytes;
+        all.alloc_count += totals.allocated.count;
+        all.live_bytes += totals.live_bytes;
+        all.by_reason.insert(
+            reason.name().to_owned(),
+            ReasonTotals {
+                alloc_bytes: totals.allocated.bytes,
+                alloc_count: totals.allocated.count,
+                live_bytes: totals.live_bytes,
+                share_of_alloc: report::share(totals.allocated.bytes, alloc_bytes_all),
+            },
+        );
+    }
+    all.share_of_alloc = report::share(all.alloc_bytes, alloc_bytes_all);
+    all
+}
+
+/// Requests seen before a finding is worth a reader's time.
+const FINDING_REQUESTS_MIN: u64 = 20;
+
+/// Endpoints of which nearly every request leaves something behind.
+fn findings(endpoints: &[Endpoint]) -> Vec<Finding> {
+    let mut retaining: Vec<&Endpoint> = endpoints
+        .iter()
+        .filter(|endpoint| {
+            endpoint.observed >= FINDING_REQUESTS_MIN && endpoint.retained_bytes.p50 > 0
+        })
+        .collect();
+    retaining.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.retained_bytes.total));
+    retaining
+        .into_iter()
+        .map(|endpoint| Finding {
+            kind: "retains".to_owned(),
+            text: format!(
+                "{} {} leaves {:.0} bytes behind per request ({} bytes over {} requests): a leak, \
+                 a cache that fills, or data kept for a later request",
+                endpoint.method,
+                endpoint.route,
+                endpoint.retained_bytes.mean,
+                endpoint.retained_bytes.total,
+                endpoint.observed
+            ),
+        })
+        .collect()
+}

@@ -1,0 +1,344 @@
+//! Whose is it: the only judge of which request an allocation belongs to.
+//!
+//! In: [`Event`]s in the order of the ring. Out: [`Attributed`] facts for
+//! `store`. Pure: no clock, no I/O, no memory of sizes; the same events give
+//! the same answers.
+//!
+//! The rules for a thread:
+//! - it works for a request from the moment it receives bytes of it, until it
+//!   receives on another connection, accepts, waits for new events, or closes;
+//! - what it receives on a connection that its process opened is for the
+//!   request on whose behalf it sent there last;
+//! - sending bytes of a response proves whose work it did since it last
+//!   waited or turned: that stretch is settled then;
+//! - once a response has ended, what follows falls to the same request unless
+//!   something else is proven (clean-up after the response);
+//! - a wait for a single descriptor in the middle of a request (a database's
+//!   answer, say) is part of the request.
+
+mod attributed;
+mod connection;
+mod process;
+mod reason;
+mod thread;
+
+pub use attributed::{
+    Attributed, ConnCount, ConnKind, Credit, Outcome, Owner, ProcessIndex,
+};
+pub use connection::CONNECTIONS_MAX;
+pub use reason::Reason;
+
+use memtrace_common::event::WaitKind;
+
+use crate::{
+    event::{Data, Event, EventBody},
+    id::{ProcessId, SocketId},
+};
+use connection::{AfterWrite, Connections, Turn};
+use process::Processes;
+use thread::{Context, Thread, Threads};
+
+/// The name under which connections that could not be followed are counted.
+pub const LOSS_CONNECTIONS_FULL: &str = "connections_full";
+
+/// The state from which the next event is judged.
+#[derive(Debug, Default)]
+pub struct Attributor {
+    processes: Processes,
+    threads: Threads,
+    connections: Connections,
+    overflow_told: u64,
+}
+
+const fn open(fallback: Owner) -> Context {
+    Context::Open {
+        work: None,
+        fallback,
+    }
+}
+
+const BETWEEN: Context = open(Owner::Reason(Reason::BetweenRequests));
+
+impl Attributor {
+    /// Nothing is known yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Judges one event and adds the consequences to `out`.
+    pub fn step(&mut self, event: &Event, out: &mut Vec<Attributed>) {
+        let Event {
+            ts_ns,
+            pid,
+            tid,
+            ref body,
+        } = *event;
+        match body {
+            EventBody::Alloc { addr, size } => {
+                let (process, credit) = self.credit(pid, tid, out);
+                out.push(Attributed::Alloc {
+                    process,
+                    addr: *addr,
+                    size: *size,
+                    credit,
+                });
+            }
+            EventBody::Free { addr } => {
+                let process = self.processes.of_pid(pid, out);
+                out.push(Attributed::Free {
+                    process,
+                    addr: *addr,
+                });
+            }
+            EventBody::Realloc {
+                old,
+                addr,
+                size,
+                elapsed_ns,
+            } => {
+                let (process, credit) = self.credit(pid, tid, out);
+                out.push(Attributed::Realloc {
+                    process,
+                    old: *old,
+                    addr: *addr,
+                    size: *size,
+                    entry_ns: ts_ns.saturating_sub(*elapsed_ns),
+                    credit,
+                });
+            }
+            EventBody::Accept(fact) => {
+                let process = self.processes.of_pid(pid, out);
+                self.processes.set_served(process);
+                self.connections
+                    .open(fact.socket, process, ConnKind::Accepted, true, ts_ns, out);
+                let setup = Context::Clear(Owner::Reason(Reason::ConnectionSetup));
+                self.turn(pid, tid, setup, None, out);
+            }
+            EventBody::Connect(fact) => {
+                let process = self.processes.of_pid(pid, out);
+                self.connections
+                    .open(fact.socket, process, ConnKind::Connected, false, ts_ns, out);
+            }
+            EventBody::OpenSocket { fact, accepted } => {
+                let process = self.processes.of_pid(pid, out);
+                self.connections
+                    .open(fact.socket, process, ConnKind::Found, *accepted, ts_ns, out);
+            }
+            EventBody::Data(data) => self.data(ts_ns, pid, tid, data, out),
+            EventBody::Shutdown { socket, how } => {
+                self.connections
+                    .shutdown(*socket, *how, ts_ns, &mut self.processes, out);
+            }
+            EventBody::Close {
+                socket,
+                fd: _,
+                last,
+            } => self.close(ts_ns, pid, tid, *socket, *last, out),
+            EventBody::SocketError { .. } => {}
+            EventBody::Wait { kind, descriptors } => {
+                self.wait(tid, *kind, *descriptors, out);
+            }
+            EventBody::Fork {
+                child_pid,
+                child_tid,
+                start_ns,
+                process,
+                followed,
+            } => {
+                if *process {
+                    if *followed {
+                        let child = ProcessId::new(*child_pid, *start_ns);
+                        self.processes.forked(pid, child, out);
+                    }
+                } else {
+                    self.thread_begins(tid, *child_tid);
+                }
+            }
+            EventBody::Exec { start_ns: _ } => {
+                let index = self.processes.of_pid(pid, out);
+                self.threads.end_process(index, None, out);
+                out.push(Attributed::ProcessExec { index });
+            }
+            EventBody::Exit { process } => {
+                self.threads.end(tid, out);
+                if *process && let Some(index) = self.processes.ended(pid) {
+                    self.threads.end_process(index, None, out);
+                    self.connections.end_process(index, ts_ns, out);
+                    out.push(Attributed::ProcessEnd { index });
+                }
+            }
+            EventBody::Mapped | EventBody::CgroupMove => {}
+            EventBody::Process(fact) => self.processes.described(fact, out),
+            EventBody::Loss { cause, total } => out.push(Attributed::Loss {
+                cause: cause.clone(),
+                total: *total,
+            }),
+            EventBody::TraceBegin => out.push(Attributed::TraceBegin { ts_ns }),
+            EventBody::TraceEnd { why } => out.push(Attributed::TraceEnd {
+                ts_ns,
+                why: why.clone(),
+            }),
+        }
+        if self.connections.overflow != self.overflow_told {
+            self.overflow_told = self.connections.overflow;
+            out.push(Attributed::Loss {
+                cause: LOSS_CONNECTIONS_FULL.to_owned(),
+                total: self.overflow_told,
+            });
+        }
+    }
+
+    /// No event follows: work that is still open falls to its fallback.
+    pub fn finish(&mut self, out: &mut Vec<Attributed>) {
+        self.threads.finish(out);
+    }
+
+    fn credit(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        out: &mut Vec<Attributed>,
+    ) -> (ProcessIndex, Credit) {
+        let process = self.begin_thread(pid, tid, out);
+        let credit = self.threads.credit(tid, out);
+        (
+            process,
+            credit.unwrap_or(Credit::Owner(Owner::Reason(Reason::BackgroundThread))),
+        )
+    }
+
+    /// Makes sure that the thread is known.
+    fn begin_thread(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        out: &mut Vec<Attributed>,
+    ) -> ProcessIndex {
+        let process = self.processes.of_pid(pid, out);
+        let processes = &self.processes;
+        self.threads.get_or_begin(tid, process, || {
+            let starting = !processes.was_attached(process) && !processes.has_served(process);
+            Owner::Reason(if starting {
+                Reason::Startup
+            } else {
+                Reason::BackgroundThread
+            })
+        });
+        process
+    }
+
+    /// A thread made while a connection is set up is made to serve it.
+    fn thread_begins(&mut self, parent_tid: u32, tid: u32) {
+        if let Some(parent) = self.threads.get(parent_tid) {
+            let setup = Context::Clear(Owner::Reason(Reason::ConnectionSetup));
+            if parent.context == setup {
+                let thread = Thread {
+                    served: false,
+                    ..*parent
+                };
+                self.threads.inherit(tid, thread);
+            }
+        }
+    }
+
+    fn turn(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        context: Context,
+        proven: Option<Owner>,
+        out: &mut Vec<Attributed>,
+    ) {
+        let process = self.begin_thread(pid, tid, out);
+        // The first connection of a thread that ran before the trace tells what
+        // it was: no background thread, but one whose message had been missed.
+        let first = self
+            .threads
+            .get(tid)
+            .is_some_and(|thread| !thread.served);
+        let proven = if first && self.processes.was_attached(process) && proven.is_none() {
+            Some(Owner::Reason(Reason::BeforeFirstHead))
+        } else {
+            proven
+        };
+        self.threads.turn(tid, context, proven, out);
+        let fallback = || Owner::Reason(Reason::BackgroundThread);
+        self.threads.get_or_begin(tid, process, fallback).served = true;
+    }
+
+    fn data(
+        &mut self,
+        ts_ns: u64,
+        pid: u32,
+        tid: u32,
+        data: &Data,
+        out: &mut Vec<Attributed>,
+    ) {
+        let process = self.begin_thread(pid, tid, out);
+        let working_for = self.threads.request_of(tid);
+        let turn = self.connections.data(
+            data,
+            process,
+            working_for,
+            ts_ns,
+            &mut self.processes,
+            out,
+        );
+        match turn {
+            Turn::Stay => {}
+            Turn::To(owner) => {
+                self.processes.set_served(process);
+                self.turn(pid, tid, Context::Clear(owner), None, out);
+            }
+            Turn::Wrote(wrote, after) => {
+                let context = match after {
+                    AfterWrite::Same => Context::Clear(Owner::Request(wrote)),
+                    AfterWrite::Next(next) => Context::Clear(Owner::Request(next)),
+                    AfterWrite::Ended => open(Owner::Request(wrote)),
+                };
+                let proven = Some(Owner::Request(wrote));
+                self.turn(pid, tid, context, proven, out);
+            }
+        }
+    }
+
+    fn close(
+        &mut self,
+        ts_ns: u64,
+        pid: u32,
+        tid: u32,
+        socket: SocketId,
+        last: bool,
+        out: &mut Vec<Attributed>,
+    ) {
+        let worked_here = match self.threads.get(tid).map(|thread| thread.context) {
+            Some(Context::Clear(Owner::Request(request))) => {
+                self.connections.owes(socket, request)
+            }
+            // After a response, or with nothing to do: whatever the connection,
+            // the thread is done with it.
+            Some(Context::Open { .. } | Context::Clear(Owner::Reason(_))) => true,
+            None => false,
+        };
+        let gone = self.connections.close(socket, last, ts_ns, out);
+        if worked_here && gone {
+            self.turn(pid, tid, BETWEEN, None, out);
+        }
+    }
+
+    fn wait(&mut self, tid: u32, kind: WaitKind, descriptors: u32, out: &mut Vec<Attributed>) {
+        let Some(thread) = self.threads.get(tid) else {
+            return;
+        };
+        let for_new_events = match kind {
+            WaitKind::Epoll | WaitKind::Accept => true,
+            WaitKind::Poll => descriptors > 1,
+            // The highest descriptor says nothing of how many there are.
+            WaitKind::Select => false,
+        };
+        let in_request = matches!(thread.context, Context::Clear(Owner::Request(_)));
+        if for_new_events || !in_request {
+            self.threads.turn(tid, BETWEEN, None, out);
+        }
+    }
+}

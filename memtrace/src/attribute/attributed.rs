@@ -1,0 +1,226 @@
+//! What `attribute` says about each event: the language between it and
+//! `store`, which knows no protocol.
+
+use crate::{
+    attribute::reason::Reason,
+    event::ProcessFact,
+    id::{ConnId, ProcessId, RequestId, WorkId},
+};
+
+/// To whom work belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// A request.
+    Request(RequestId),
+    /// No request, because …
+    Reason(Reason),
+}
+
+/// To whom an allocation belongs, as far as is known when it happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Credit {
+    /// Known.
+    Owner(Owner),
+    /// To whomever this stretch of work turns out to belong
+    /// ([`Attributed::WorkSettled`]).
+    Work(WorkId),
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// The whole response was sent.
+    Complete,
+    /// The connection or the process ended in the middle of the response.
+    Aborted,
+    /// The connection or the process ended before any response.
+    NoResponse,
+}
+
+/// A process, numbered in the order in which the trace met them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessIndex(pub u32);
+
+/// One consequence of one event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attributed {
+    /// Measuring begins.
+    TraceBegin {
+        /// When, ns.
+        ts_ns: u64,
+    },
+    /// A process is traced from now on, under this index.
+    ProcessBegin {
+        /// Its number, one above the last.
+        index: ProcessIndex,
+        /// Which process.
+        process: ProcessId,
+    },
+    /// What is known of a process has changed.
+    ProcessDescribed {
+        /// Which process.
+        index: ProcessIndex,
+        /// Everything known of it.
+        fact: ProcessFact,
+    },
+    /// A process replaced its program: all its memory is gone.
+    ProcessExec {
+        /// Which process.
+        index: ProcessIndex,
+    },
+    /// A process has ended.
+    ProcessEnd {
+        /// Which process.
+        index: ProcessIndex,
+    },
+    /// A block was handed out.
+    Alloc {
+        /// In which process.
+        process: ProcessIndex,
+        /// Its address.
+        addr: u64,
+        /// Requested bytes.
+        size: u64,
+        /// To whom it belongs.
+        credit: Credit,
+    },
+    /// A block was taken back.
+    Free {
+        /// In which process.
+        process: ProcessIndex,
+        /// Its address.
+        addr: u64,
+    },
+    /// A block was replaced.
+    Realloc {
+        /// In which process.
+        process: ProcessIndex,
+        /// The address given up.
+        old: u64,
+        /// The address obtained; 0 if none.
+        addr: u64,
+        /// Requested bytes.
+        size: u64,
+        /// When the call began, ns.
+        entry_ns: u64,
+        /// To whom the new block belongs.
+        credit: Credit,
+    },
+    /// A stretch of work begins whose owner may become known later.
+    WorkBegin {
+        /// Its number.
+        work: WorkId,
+        /// Its owner if nothing better is learnt.
+        fallback: Owner,
+    },
+    /// The owner of a stretch of work is known.
+    WorkSettled {
+        /// Which work.
+        work: WorkId,
+        /// Its owner.
+        owner: Owner,
+    },
+    /// The first byte of a request arrived.
+    RequestBegin {
+        /// Its number.
+        request: RequestId,
+        /// On which connection.
+        conn: ConnId,
+        /// In which process.
+        process: ProcessIndex,
+        /// When, ns.
+        ts_ns: u64,
+    },
+    /// The request's head is whole.
+    RequestNamed {
+        /// Which request.
+        request: RequestId,
+        /// Protocol, such as `HTTP/1.1`.
+        protocol: &'static str,
+        /// Method.
+        method: String,
+        /// Route template.
+        route: String,
+    },
+    /// The response's final status is known.
+    RequestStatus {
+        /// Which request.
+        request: RequestId,
+        /// Status code.
+        status: u16,
+    },
+    /// What looked like a request is none: what it allocated has this reason.
+    RequestVoid {
+        /// Which request.
+        request: RequestId,
+        /// Why.
+        reason: Reason,
+    },
+    /// A request ended.
+    RequestEnd {
+        /// Which request.
+        request: RequestId,
+        /// How.
+        outcome: Outcome,
+        /// Bytes received for it, head included.
+        request_bytes: u64,
+        /// Bytes sent for it, heads included.
+        response_bytes: u64,
+        /// When, ns.
+        ts_ns: u64,
+    },
+    /// A connection began to be traced.
+    ConnBegin {
+        /// Its number.
+        conn: ConnId,
+        /// How it came to be known.
+        kind: ConnKind,
+    },
+    /// A connection was closed.
+    ConnEnd {
+        /// Its number.
+        conn: ConnId,
+    },
+    /// Something on a connection is to be counted.
+    ConnCount(ConnCount),
+    /// The running total of a cause of loss.
+    Loss {
+        /// Name of the cause.
+        cause: String,
+        /// Events lost to it since the trace began.
+        total: u64,
+    },
+    /// Measuring has ended.
+    TraceEnd {
+        /// When, ns.
+        ts_ns: u64,
+        /// Why, in words.
+        why: String,
+    },
+}
+
+/// How a connection came to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConnKind {
+    /// Accepted by a traced process.
+    Accepted,
+    /// Opened by a traced process.
+    Connected,
+    /// Open before it could be seen to be opened.
+    Found,
+}
+
+/// Things counted on connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConnCount {
+    /// A request head that could not be understood.
+    MalformedRequest,
+    /// A response head that could not be understood.
+    MalformedResponse,
+    /// A response whose request was not seen.
+    UnmatchedResponse,
+    /// A connection that turned out to carry something else than HTTP/1.
+    NotHttp,
+    /// A connection that was upgraded to another protocol.
+    Upgraded,
+}

@@ -1,0 +1,171 @@
+//! The traced processes, numbered in the order in which the trace met them.
+
+use std::collections::HashMap;
+
+use crate::{
+    attribute::{Attributed, ProcessIndex},
+    event::{Origin, ProcessFact},
+    id::ProcessId,
+    protocol::route::{self, RouteTable},
+};
+
+/// Distinct routes kept for one process; the rest is one row.
+pub const ROUTES_MAX: usize = 500;
+
+#[derive(Debug)]
+struct Process {
+    id: ProcessId,
+    fact: Option<ProcessFact>,
+    origin: Origin,
+    served: bool,
+    routes: RouteTable,
+}
+
+/// All processes, living and ended.
+#[derive(Debug, Default)]
+pub struct Processes {
+    all: Vec<Process>,
+    living: HashMap<u32, ProcessIndex>,
+}
+
+impl Processes {
+    /// The process that has this id now; met for the first time if need be.
+    pub fn of_pid(&mut self, pid: u32, out: &mut Vec<Attributed>) -> ProcessIndex {
+        match self.living.get(&pid) {
+            Some(index) => *index,
+            None => self.begin(ProcessId { pid, start_ns: 0 }, Origin::Attached, out),
+        }
+    }
+
+    /// The process that has this id now, if one is known.
+    pub fn known(&self, pid: u32) -> Option<ProcessIndex> {
+        self.living.get(&pid).copied()
+    }
+
+    fn begin(
+        &mut self,
+        id: ProcessId,
+        origin: Origin,
+        out: &mut Vec<Attributed>,
+    ) -> ProcessIndex {
+        let index = ProcessIndex(self.all.len() as u32);
+        self.all.push(Process {
+            id,
+            fact: None,
+            origin,
+            served: false,
+            routes: RouteTable::new(ROUTES_MAX),
+        });
+        self.living.insert(id.pid, index);
+        out.push(Attributed::ProcessBegin { index, process: id });
+        index
+    }
+
+    /// A traced process forked; the child is traced.
+    pub fn forked(
+        &mut self,
+        parent_pid: u32,
+        child: ProcessId,
+        out: &mut Vec<Attributed>,
+    ) -> ProcessIndex {
+        let parent = self.known(parent_pid);
+        let inherited = parent.and_then(|parent| self.get(parent)?.fact.clone());
+        let index = self.begin(child, Origin::Joined, out);
+        if let Some(mut fact) = inherited {
+            fact.process = child;
+            fact.parent_pid = parent_pid;
+            fact.origin = Origin::Joined;
+            self.describe(index, fact, out);
+        }
+        index
+    }
+
+    /// The collector has looked at a process. A start time other than the known
+    /// one means another process with the same number.
+    pub fn described(&mut self, fact: &ProcessFact, out: &mut Vec<Attributed>) {
+        let id = fact.process;
+        let index = match self.living.get(&id.pid) {
+            Some(index)
+                if self
+                    .get(*index)
+                    .is_some_and(|process| process.id.start_ns == id.start_ns) =>
+            {
+                *index
+            }
+            // Met by its events before it was looked at: the same process.
+            Some(index)
+                if self
+                    .get(*index)
+                    .is_some_and(|process| process.id.start_ns == 0) =>
+            {
+                let index = *index;
+                if let Some(process) = self.all.get_mut(index.0 as usize) {
+                    process.id = id;
+                    process.origin = fact.origin;
+                }
+                index
+            }
+            _ => self.begin(id, fact.origin, out),
+        };
+        self.describe(index, fact.clone(), out);
+    }
+
+    fn describe(
+        &mut self,
+        index: ProcessIndex,
+        fact: ProcessFact,
+        out: &mut Vec<Attributed>,
+    ) {
+        if let Some(process) = self.all.get_mut(index.0 as usize) {
+            process.fact = Some(fact.clone());
+            out.push(Attributed::ProcessDescribed { index, fact });
+        }
+    }
+
+    /// The process with this id has ended. Its number may be used again.
+    pub fn ended(&mut self, pid: u32) -> Option<ProcessIndex> {
+        let index = self.living.remove(&pid)?;
+        if let Some(process) = self.all.get_mut(index.0 as usize) {
+            process.routes = RouteTable::new(0);
+        }
+        Some(index)
+    }
+
+    /// A message was received in this process.
+    pub fn set_served(&mut self, index: ProcessIndex) {
+        if let Some(process) = self.all.get_mut(index.0 as usize) {
+            process.served = true;
+        }
+    }
+
+    /// Whether a message was received in this process.
+    pub fn has_served(&self, index: ProcessIndex) -> bool {
+        self.get(index).is_some_and(|process| process.served)
+    }
+
+    /// Whether the process ran before the trace began.
+    pub fn was_attached(&self, index: ProcessIndex) -> bool {
+        self.get(index)
+            .is_none_or(|process| process.origin == Origin::Attached)
+    }
+
+    /// Method and route template of a request, bounded for each process.
+    pub fn route(
+        &mut self,
+        index: ProcessIndex,
+        method: &str,
+        target: &str,
+    ) -> (String, String) {
+        match self.all.get_mut(index.0 as usize) {
+            Some(process) => {
+                let row = process.routes.fold(method, &route::template(target));
+                (row.method, row.route)
+            }
+            None => (method.to_owned(), target.to_owned()),
+        }
+    }
+
+    fn get(&self, index: ProcessIndex) -> Option<&Process> {
+        self.all.get(index.0 as usize)
+    }
+}

@@ -1,0 +1,67 @@
+//! Why bytes belong to no request. Unknown is a value with a name: every
+//! reason reads true on its own in a report.
+
+/// Why an allocation is credited to no request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The process was started during the trace and had not yet received a
+    /// message.
+    Startup,
+    /// The thread never took part in a connection.
+    BackgroundThread,
+    /// The thread serves requests, and at that time had none: it had waited for
+    /// events, or had closed its connection.
+    BetweenRequests,
+    /// A connection had been accepted and no byte of a request had arrived.
+    ConnectionSetup,
+    /// The trace began while the thread was at work; no message had been seen
+    /// on it yet.
+    BeforeFirstHead,
+    /// The request's head could not be understood.
+    MalformedHead,
+    /// The connection closed before the request's head was whole.
+    IncompleteHead,
+    /// The connection carries something other than HTTP/1.
+    NotHttp,
+    /// The peer had closed the connection or it had failed.
+    ConnectionClosed,
+    /// It was done for a request whose response had long ended.
+    EndedRequest,
+}
+
+impl Reason {
+    /// Every reason, in the order of their wire names.
+    pub const ALL: [Reason; 10] = [
+        Reason::Startup,
+        Reason::BackgroundThread,
+        Reason::BetweenRequests,
+        Reason::ConnectionSetup,
+        Reason::BeforeFirstHead,
+        Reason::MalformedHead,
+        Reason::IncompleteHead,
+        Reason::NotHttp,
+        Reason::ConnectionClosed,
+        Reason::EndedRequest,
+    ];
+
+    /// Position in [`Reason::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The reason's name in reports (`unattributed.by_reason`).
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Startup => "startup",
+            Reason::BackgroundThread => "background_thread",
+            Reason::BetweenRequests => "between_requests",
+            Reason::ConnectionSetup => "connection_setup",
+            Reason::BeforeFirstHead => "before_first_head",
+            Reason::MalformedHead => "malformed_head",
+            Reason::IncompleteHead => "incomplete_head",
+            Reason::NotHttp => "not_http",
+            Reason::ConnectionClosed => "connection_closed",
+            Reason::EndedRequest => "ended_request",
+        }
+    }
+}

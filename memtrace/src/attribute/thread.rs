@@ -1,0 +1,168 @@
+//! What each thread works for.
+//!
+//! A thread's work is either clear (an [`Owner`]) or open: a stretch of work
+//! that is settled as soon as something proves whose it was, and falls to a
+//! stated owner if nothing does.
+
+use std::collections::HashMap;
+
+use crate::{
+    attribute::{Attributed, Credit, Owner, ProcessIndex},
+    id::{RequestId, WorkId},
+};
+
+/// What a thread does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    /// It works for this owner.
+    Clear(Owner),
+    /// Whom it works for is not known yet.
+    Open {
+        /// The stretch of work; numbered when it first allocates.
+        work: Option<WorkId>,
+        /// Its owner if nothing better is learnt.
+        fallback: Owner,
+    },
+}
+
+/// One thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Thread {
+    /// Its process.
+    pub process: ProcessIndex,
+    /// What it does.
+    pub context: Context,
+    /// It has taken part in a connection.
+    pub served: bool,
+}
+
+/// All threads of the traced processes.
+#[derive(Debug, Default)]
+pub struct Threads {
+    threads: HashMap<u32, Thread>,
+    work_next: u32,
+}
+
+impl Threads {
+    /// The thread; met for the first time with this context if need be.
+    pub fn get_or_begin(
+        &mut self,
+        tid: u32,
+        process: ProcessIndex,
+        fallback: impl FnOnce() -> Owner,
+    ) -> &mut Thread {
+        let thread = self.threads.entry(tid).or_insert_with(|| Thread {
+            process,
+            context: Context::Open {
+                work: None,
+                fallback: fallback(),
+            },
+            served: false,
+        });
+        thread.process = process;
+        thread
+    }
+
+    /// The thread, if it is known.
+    pub fn get(&self, tid: u32) -> Option<&Thread> {
+        self.threads.get(&tid)
+    }
+
+    /// The request that the thread clearly works for.
+    pub fn request_of(&self, tid: u32) -> Option<RequestId> {
+        match self.threads.get(&tid)?.context {
+            Context::Clear(Owner::Request(request)) => Some(request),
+            Context::Clear(Owner::Reason(_)) | Context::Open { .. } => None,
+        }
+    }
+
+    /// Starts a thread with the context of the one that made it.
+    pub fn inherit(&mut self, tid: u32, thread: Thread) {
+        self.threads.insert(tid, thread);
+    }
+
+    /// To whom an allocation of the thread belongs.
+    pub fn credit(&mut self, tid: u32, out: &mut Vec<Attributed>) -> Option<Credit> {
+        let thread = self.threads.get_mut(&tid)?;
+        Some(match &mut thread.context {
+            Context::Clear(owner) => Credit::Owner(*owner),
+            Context::Open {
+                work: Some(work), ..
+            } => Credit::Work(*work),
+            Context::Open { work, fallback } => {
+                let id = WorkId(self.work_next);
+                self.work_next = self.work_next.wrapping_add(1);
+                *work = Some(id);
+                out.push(Attributed::WorkBegin {
+                    work: id,
+                    fallback: *fallback,
+                });
+                Credit::Work(id)
+            }
+        })
+    }
+
+    /// Changes what the thread does. Work that was open belongs to `proven`, or
+    /// to its fallback if nothing is proven.
+    pub fn turn(
+        &mut self,
+        tid: u32,
+        context: Context,
+        proven: Option<Owner>,
+        out: &mut Vec<Attributed>,
+    ) {
+        let Some(thread) = self.threads.get_mut(&tid) else {
+            return;
+        };
+        settle(thread, proven, out);
+        thread.context = context;
+    }
+
+    /// The thread has ended.
+    pub fn end(&mut self, tid: u32, out: &mut Vec<Attributed>) {
+        if let Some(mut thread) = self.threads.remove(&tid) {
+            settle(&mut thread, None, out);
+        }
+    }
+
+    /// No event follows: every thread's open work is settled.
+    pub fn finish(&mut self, out: &mut Vec<Attributed>) {
+        let mut tids: Vec<u32> = self.threads.keys().copied().collect();
+        tids.sort_unstable();
+        for tid in tids {
+            self.end(tid, out);
+        }
+    }
+
+    /// Every thread of a process has ended, but for `except`.
+    pub fn end_process(
+        &mut self,
+        process: ProcessIndex,
+        except: Option<u32>,
+        out: &mut Vec<Attributed>,
+    ) {
+        let mut ended: Vec<u32> = self
+            .threads
+            .iter()
+            .filter(|(tid, thread)| thread.process == process && Some(**tid) != except)
+            .map(|(tid, _)| *tid)
+            .collect();
+        ended.sort_unstable();
+        for tid in ended {
+            self.end(tid, out);
+        }
+    }
+}
+
+fn settle(thread: &mut Thread, proven: Option<Owner>, out: &mut Vec<Attributed>) {
+    if let Context::Open {
+        work: Some(work),
+        fallback,
+    } = thread.context
+    {
+        out.push(Attributed::WorkSettled {
+            work,
+            owner: proven.unwrap_or(fallback),
+        });
+    }
+}

@@ -1,0 +1,338 @@
+//! Events for tests: one of each kind, any at all, and plausible ones.
+
+use memtrace_common::event::{Addresses, WaitKind};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::event::{Data, Direction, Event, EventBody, Origin, ProcessFact, SocketFact};
+use crate::id::{ProcessId, SocketId};
+
+pub(super) fn alloc(ts_ns: u64, pid: u32, tid: u32, addr: u64, size: u64) -> Event {
+    Event {
+        ts_ns,
+        pid,
+        tid,
+        body: EventBody::Alloc { addr, size },
+    }
+}
+
+pub(super) fn free(ts_ns: u64, pid: u32, tid: u32, addr: u64) -> Event {
+    Event {
+        ts_ns,
+        pid,
+        tid,
+        body: EventBody::Free { addr },
+    }
+}
+
+/// At least one event of each kind, with flags set and not.
+pub(super) fn every_kind() -> Vec<Event> {
+    let fact = SocketFact {
+        socket: SocketId(88_123),
+        fd: 11,
+        addresses: Addresses {
+            family: 2,
+            local_port: 8000,
+            peer_port: 50_123,
+            reserved: 0,
+            local: [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            peer: [10, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+        },
+    };
+    let data = Data {
+        direction: Direction::Recv,
+        socket: fact.socket,
+        fd: -1,
+        len: 5000,
+        more: true,
+        unreadable: false,
+        payload: b"GET /users/1 HTTP/1.1\r\n".to_vec(),
+        tail: b"\r\n0\r\n\r\n.".to_vec(),
+    };
+    let socket = fact.socket;
+    let bodies = vec![
+        EventBody::TraceBegin,
+        EventBody::Process(ProcessFact {
+            process: ProcessId::new(4711, 123_456_789),
+            parent_pid: 1,
+            exe: "/usr/bin/python3".into(),
+            comm: "gunicorn: wörker".into(),
+            runtime: "cpython 3.11".into(),
+            allocators: vec!["glibc (/usr/lib/libc.so.6)".into(), String::new()],
+            origin: Origin::Joined,
+            trouble: vec!["probes refused".into()],
+        }),
+        EventBody::OpenSocket {
+            fact,
+            accepted: true,
+        },
+        EventBody::Accept(fact),
+        EventBody::Connect(fact),
+        EventBody::Data(data.clone()),
+        EventBody::Data(Data {
+            direction: Direction::Send,
+            more: false,
+            unreadable: true,
+            payload: Vec::new(),
+            tail: Vec::new(),
+            ..data
+        }),
+        EventBody::Alloc {
+            addr: 0x5000,
+            size: 64,
+        },
+        EventBody::Realloc {
+            old: 0x5000,
+            addr: 0x5000,
+            size: 70,
+            elapsed_ns: 900,
+        },
+        EventBody::Realloc {
+            old: 0x5000,
+            addr: 0x6000,
+            size: 700,
+            elapsed_ns: 1900,
+        },
+        EventBody::Free { addr: 0x6000 },
+        EventBody::Free { addr: u64::MAX },
+        EventBody::Shutdown { socket, how: 1 },
+        EventBody::Close {
+            socket,
+            fd: 11,
+            last: true,
+        },
+        EventBody::SocketError { socket, errno: 104 },
+        EventBody::Wait {
+            kind: WaitKind::Select,
+            descriptors: 17,
+        },
+        EventBody::Fork {
+            child_pid: 4712,
+            child_tid: 4712,
+            start_ns: 987_654_321,
+            process: true,
+            followed: false,
+        },
+        EventBody::Exec {
+            start_ns: 987_654_321,
+        },
+        EventBody::Exit { process: true },
+        EventBody::Mapped,
+        EventBody::CgroupMove,
+        EventBody::Loss {
+            cause: "ring_full_alloc".into(),
+            total: 17,
+        },
+        EventBody::TraceEnd {
+            why: "interrupted".into(),
+        },
+    ];
+    let event = |(index, body)| Event {
+        // Not in order of time: the ring is filled by several processors.
+        ts_ns: 5_000_000_000 + (index as u64 % 4) * 700,
+        pid: 4711,
+        tid: 4711 + index as u32 % 3,
+        body,
+    };
+    bodies.into_iter().enumerate().map(event).collect()
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "\\PC{0,20}"
+}
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..80)
+}
+
+fn socket() -> impl Strategy<Value = SocketId> {
+    prop_oneof![(0..50u64), any::<u64>()].prop_map(SocketId)
+}
+
+fn socket_fact() -> impl Strategy<Value = SocketFact> {
+    let ends = (any::<[u8; 16]>(), any::<[u8; 16]>(), 0..=16usize);
+    let ports = (any::<u16>(), any::<u16>(), any::<u16>());
+    (socket(), any::<i32>(), ports, ends).prop_map(
+        |(socket, fd, ports, (local, mut peer, keep))| {
+            peer[keep..].fill(0);
+            SocketFact {
+                socket,
+                fd,
+                addresses: Addresses {
+                    family: ports.0,
+                    local_port: ports.1,
+                    peer_port: ports.2,
+                    reserved: 0,
+                    local,
+                    peer,
+                },
+            }
+        },
+    )
+}
+
+fn data() -> impl Strategy<Value = Data> {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    (
+        socket(),
+        any::<i32>(),
+        any::<u64>(),
+        flags,
+        bytes(),
+        bytes(),
+    )
+        .prop_map(
+            |(socket, fd, len, (recv, more, unreadable), payload, tail)| Data {
+                direction: if recv {
+                    Direction::Recv
+                } else {
+                    Direction::Send
+                },
+                socket,
+                fd,
+                len,
+                more,
+                unreadable,
+                payload,
+                tail,
+            },
+        )
+}
+
+fn process() -> impl Strategy<Value = ProcessFact> {
+    let origin = prop_oneof![
+        Just(Origin::Attached),
+        Just(Origin::Joined),
+        Just(Origin::Started)
+    ];
+    (
+        (any::<u32>(), any::<u64>(), any::<u32>()),
+        (text(), text(), text()),
+        vec(text(), 0..4),
+        origin,
+        vec(text(), 0..4),
+    )
+        .prop_map(|(ids, texts, allocators, origin, trouble)| ProcessFact {
+            process: ProcessId {
+                pid: ids.0,
+                start_ns: ids.1,
+            },
+            parent_pid: ids.2,
+            exe: texts.0,
+            comm: texts.1,
+            runtime: texts.2,
+            allocators,
+            origin,
+            trouble,
+        })
+}
+
+fn any_body() -> impl Strategy<Value = EventBody> {
+    let addr = || prop_oneof![(0..20u64).prop_map(|n| n * 16), any::<u64>()];
+    let wait = prop_oneof![
+        Just(WaitKind::Epoll),
+        Just(WaitKind::Poll),
+        Just(WaitKind::Select),
+        Just(WaitKind::Accept)
+    ];
+    prop_oneof![
+        (addr(), any::<u64>()).prop_map(|(addr, size)| EventBody::Alloc { addr, size }),
+        addr().prop_map(|addr| EventBody::Free { addr }),
+        (addr(), addr(), any::<u64>(), any::<u64>()).prop_map(|(old, addr, size, elapsed_ns)| {
+            EventBody::Realloc {
+                old,
+                addr,
+                size,
+                elapsed_ns,
+            }
+        }),
+        socket_fact().prop_map(EventBody::Accept),
+        socket_fact().prop_map(EventBody::Connect),
+        data().prop_map(EventBody::Data),
+        (socket(), any::<u32>()).prop_map(|(socket, how)| EventBody::Shutdown { socket, how }),
+        (socket(), any::<i32>(), any::<bool>()).prop_map(|(socket, fd, last)| EventBody::Close {
+            socket,
+            fd,
+            last
+        }),
+        (socket(), any::<u32>())
+            .prop_map(|(socket, errno)| EventBody::SocketError { socket, errno }),
+        (wait, any::<u32>()).prop_map(|(kind, descriptors)| EventBody::Wait { kind, descriptors }),
+        (
+            any::<u32>(),
+            any::<u32>(),
+            any::<u64>(),
+            any::<bool>(),
+            any::<bool>()
+        )
+            .prop_map(|(child_pid, child_tid, start_ns, process, followed)| {
+                EventBody::Fork {
+                    child_pid,
+                    child_tid,
+                    start_ns,
+                    process,
+                    followed,
+                }
+            }),
+        any::<u64>().prop_map(|start_ns| EventBody::Exec { start_ns }),
+        any::<bool>().prop_map(|process| EventBody::Exit { process }),
+        Just(EventBody::Mapped),
+        Just(EventBody::CgroupMove),
+        process().prop_map(EventBody::Process),
+        (socket_fact(), any::<bool>())
+            .prop_map(|(fact, accepted)| EventBody::OpenSocket { fact, accepted }),
+        (text(), any::<u64>()).prop_map(|(cause, total)| EventBody::Loss { cause, total }),
+        Just(EventBody::TraceBegin),
+        text().prop_map(|why| EventBody::TraceEnd { why }),
+    ]
+}
+
+/// Any event, with a thread that may or may not have been there before.
+pub(super) fn any_event() -> impl Strategy<Value = Event> {
+    let id = || prop_oneof![0..4u32, any::<u32>()];
+    let ts_ns = prop_oneof![0..10_000u64, any::<u64>()];
+    (ts_ns, id(), id(), any_body()).prop_map(|(ts_ns, pid, tid, body)| Event {
+        ts_ns,
+        pid,
+        tid,
+        body,
+    })
+}
+
+/// What allocators do: few addresses, sizes and threads, over and over, so that
+/// every list of recent blocks fills, overflows and is searched.
+pub(super) fn busy_events() -> impl Strategy<Value = Vec<Event>> {
+    let step = (
+        0..5000u64,
+        prop_oneof![8 => 0..3u32, 1 => 0..600u32],
+        0..400u64,
+        0..400u64,
+        0..200u64,
+        0..9u8,
+    );
+    vec(step, 0..2500).prop_map(|steps| {
+        let mut ts_ns = 1 << 40;
+        let mut events = Vec::with_capacity(steps.len());
+        for (pause, thread, old, addr, size, choice) in steps {
+            ts_ns = ts_ns + pause - 200;
+            let addr = 0x10_0000 + addr * 48;
+            let body = match choice {
+                0..4 => EventBody::Alloc { addr, size },
+                4..8 => EventBody::Free { addr },
+                _ => EventBody::Realloc {
+                    old: 0x10_0000 + old / 2 * 2 * 48,
+                    addr,
+                    size,
+                    elapsed_ns: pause,
+                },
+            };
+            events.push(Event {
+                ts_ns,
+                pid: 50,
+                tid: 50 + thread,
+                body,
+            });
+        }
+        events
+    })
+}

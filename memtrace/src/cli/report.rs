@@ -1,0 +1,87 @@
+//! `memtrace report`: a capture, as a table, JSON or CSV.
+
+use std::{
+    io::{BufWriter, IsTerminal as _, Write as _},
+    path::PathBuf,
+};
+
+use clap::{Args, ValueEnum};
+
+use super::printed;
+use crate::{
+    failure::Failure,
+    output::{
+        csv, json,
+        sort::Sort,
+        table::{self, TableOptions},
+    },
+    replay,
+};
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The capture
+    file: PathBuf,
+
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+
+    #[command(flatten)]
+    order: OrderArguments,
+}
+
+/// Arguments that order and limit endpoints.
+#[derive(Debug, Args)]
+pub struct OrderArguments {
+    /// Order of the endpoints: bytes, mean, p99, retained, peak, requests,
+    /// duration, count or name
+    #[arg(long, value_name = "ORDER", default_value_t = Sort::default())]
+    pub sort: Sort,
+
+    /// Show only so many endpoints
+    #[arg(long, value_name = "N")]
+    pub top: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+    Csv,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// The capture cannot be read, or nothing can be printed.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let report = replay::report(&arguments.file)?;
+    let stdout = std::io::stdout();
+    let options = table_options(&arguments.order);
+    let mut out = BufWriter::new(stdout.lock());
+    let written = match arguments.format {
+        Format::Table => table::write(&report, &options, &mut out),
+        Format::Json => json::write(&report, &mut out),
+        Format::Csv => csv::write(&report, &mut out),
+    };
+    printed(written.and_then(|()| out.flush()))
+}
+
+/// A table as wide as the terminal.
+pub fn table_options(order: &OrderArguments) -> TableOptions {
+    const WIDTH_DEFAULT: u16 = 120;
+    let terminal = std::io::stdout().is_terminal();
+    let width = if terminal {
+        ratatui::crossterm::terminal::size().map_or(WIDTH_DEFAULT, |(columns, _)| columns)
+    } else {
+        WIDTH_DEFAULT
+    };
+    TableOptions {
+        sort: order.sort,
+        top: order.top,
+        width,
+        color: terminal && std::env::var_os("NO_COLOR").is_none(),
+    }
+}

@@ -1,0 +1,272 @@
+//! Ring records in, events out.
+//!
+//! A record is the bytes that a kernel program wrote (`memtrace_common::event`
+//! states their shape); an [`Event`] is what they say. [`record`] is total: any
+//! bytes give an event or a [`DecodeError`] for the caller to count. It keeps
+//! no state, judges nothing and reads nothing but its argument.
+
+use std::mem::offset_of;
+
+use memtrace_common::event::{
+    Addresses, AllocRecord, DataHead, DataTiny, FLAG_FOLLOWED, FLAG_LAST, FLAG_MORE, FLAG_PROCESS,
+    FLAG_UNREADABLE, FreeRecord, Header, Kind, ReallocRecord, SocketRecord, TaskRecord, WaitKind,
+    WaitRecord,
+};
+use memtrace_common::limits::TAIL;
+use thiserror::Error;
+
+use crate::event::{Data, Direction, Event, EventBody, SocketFact};
+use crate::id::SocketId;
+
+/// Why bytes from the ring are not an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// Fewer bytes than the record's kind takes.
+    #[error("a ring record of {have} bytes where its kind takes {need}")]
+    Short {
+        /// Bytes needed.
+        need: usize,
+        /// Bytes there.
+        have: usize,
+    },
+    /// A record of a kind that this version does not know.
+    #[error("a ring record of unknown kind {0}")]
+    UnknownKind(u16),
+    /// A wait of a kind that this version does not know.
+    #[error("a wait record of unknown kind {0}")]
+    UnknownWait(u32),
+    /// A data record that claims more payload than it has room for, or than
+    /// the call moved.
+    #[error("a data record of {payload_len} payload bytes, with room for {room}, of {len} moved")]
+    PayloadLength {
+        /// Payload bytes claimed.
+        payload_len: u32,
+        /// Bytes of the record behind its head.
+        room: usize,
+        /// Bytes moved.
+        len: u64,
+    },
+    /// A data record whose tail is neither absent nor whole.
+    #[error("a data record with a tail of {0} bytes")]
+    TailLength(u32),
+}
+
+impl DecodeError {
+    /// The cause under which such records are counted as lost.
+    pub fn cause(self) -> &'static str {
+        match self {
+            DecodeError::Short { .. }
+            | DecodeError::PayloadLength { .. }
+            | DecodeError::TailLength(_) => "record_malformed",
+            DecodeError::UnknownKind(_) | DecodeError::UnknownWait(_) => "record_unknown",
+        }
+    }
+}
+
+/// The event that one ring record states.
+///
+/// `bytes` may be longer than the record: what follows it is ignored.
+pub fn record(bytes: &[u8]) -> Result<Event, DecodeError> {
+    let header = Fields::new(bytes, size_of::<Header>())?;
+    let flags = header.u16(offset_of!(Header, flags));
+    let id = header.u16(offset_of!(Header, kind));
+    let kind = Kind::from_wire(id).ok_or(DecodeError::UnknownKind(id))?;
+    let body = match kind {
+        Kind::Alloc => {
+            let fields = Fields::new(bytes, size_of::<AllocRecord>())?;
+            EventBody::Alloc {
+                addr: fields.u64(offset_of!(AllocRecord, addr)),
+                size: fields.u64(offset_of!(AllocRecord, size)),
+            }
+        }
+        Kind::Free => {
+            let fields = Fields::new(bytes, size_of::<FreeRecord>())?;
+            EventBody::Free {
+                addr: fields.u64(offset_of!(FreeRecord, addr)),
+            }
+        }
+        Kind::Realloc => {
+            let fields = Fields::new(bytes, size_of::<ReallocRecord>())?;
+            EventBody::Realloc {
+                old: fields.u64(offset_of!(ReallocRecord, old)),
+                addr: fields.u64(offset_of!(ReallocRecord, addr)),
+                size: fields.u64(offset_of!(ReallocRecord, size)),
+                elapsed_ns: fields.u64(offset_of!(ReallocRecord, elapsed_ns)),
+            }
+        }
+        Kind::Accept => EventBody::Accept(socket_fact(bytes)?),
+        Kind::Connect => EventBody::Connect(socket_fact(bytes)?),
+        Kind::Recv => EventBody::Data(data(bytes, flags, Direction::Recv)?),
+        Kind::Send => EventBody::Data(data(bytes, flags, Direction::Send)?),
+        Kind::Shutdown => {
+            let fields = Fields::new(bytes, size_of::<SocketRecord>())?;
+            EventBody::Shutdown {
+                socket: SocketId(fields.u64(offset_of!(SocketRecord, inode))),
+                how: fields.u32(offset_of!(SocketRecord, how)),
+            }
+        }
+        Kind::Close => {
+            let fields = Fields::new(bytes, size_of::<SocketRecord>())?;
+            EventBody::Close {
+                socket: SocketId(fields.u64(offset_of!(SocketRecord, inode))),
+                fd: fields.i32(offset_of!(SocketRecord, fd)),
+                last: flags & FLAG_LAST != 0,
+            }
+        }
+        Kind::SocketError => {
+            let fields = Fields::new(bytes, size_of::<SocketRecord>())?;
+            EventBody::SocketError {
+                socket: SocketId(fields.u64(offset_of!(SocketRecord, inode))),
+                errno: fields.u32(offset_of!(SocketRecord, how)),
+            }
+        }
+        Kind::Wait => {
+            let fields = Fields::new(bytes, size_of::<WaitRecord>())?;
+            let wait = fields.u32(offset_of!(WaitRecord, wait));
+            EventBody::Wait {
+                kind: WaitKind::from_wire(wait).ok_or(DecodeError::UnknownWait(wait))?,
+                descriptors: fields.u32(offset_of!(WaitRecord, descriptors)),
+            }
+        }
+        Kind::Fork => {
+            let fields = Fields::new(bytes, size_of::<TaskRecord>())?;
+            EventBody::Fork {
+                child_pid: fields.u32(offset_of!(TaskRecord, child_pid)),
+                child_tid: fields.u32(offset_of!(TaskRecord, child_tid)),
+                start_ns: fields.u64(offset_of!(TaskRecord, start_boottime_ns)),
+                process: flags & FLAG_PROCESS != 0,
+                followed: flags & FLAG_FOLLOWED != 0,
+            }
+        }
+        Kind::Exec => {
+            let fields = Fields::new(bytes, size_of::<TaskRecord>())?;
+            EventBody::Exec {
+                start_ns: fields.u64(offset_of!(TaskRecord, start_boottime_ns)),
+            }
+        }
+        Kind::Exit => EventBody::Exit {
+            process: flags & FLAG_PROCESS != 0,
+        },
+        Kind::Mapped => EventBody::Mapped,
+        Kind::CgroupMove => EventBody::CgroupMove,
+    };
+    Ok(Event {
+        ts_ns: header.u64(offset_of!(Header, ts_ns)),
+        pid: header.u32(offset_of!(Header, pid)),
+        tid: header.u32(offset_of!(Header, tid)),
+        body,
+    })
+}
+
+fn socket_fact(bytes: &[u8]) -> Result<SocketFact, DecodeError> {
+    let fields = Fields::new(bytes, size_of::<SocketRecord>())?;
+    let addresses = offset_of!(SocketRecord, addresses);
+    Ok(SocketFact {
+        socket: SocketId(fields.u64(offset_of!(SocketRecord, inode))),
+        fd: fields.i32(offset_of!(SocketRecord, fd)),
+        addresses: Addresses {
+            family: fields.u16(addresses + offset_of!(Addresses, family)),
+            local_port: fields.u16(addresses + offset_of!(Addresses, local_port)),
+            peer_port: fields.u16(addresses + offset_of!(Addresses, peer_port)),
+            // Padding says nothing, and captures do not keep it.
+            reserved: 0,
+            local: fields.array(addresses + offset_of!(Addresses, local)),
+            peer: fields.array(addresses + offset_of!(Addresses, peer)),
+        },
+    })
+}
+
+fn data(bytes: &[u8], flags: u16, direction: Direction) -> Result<Data, DecodeError> {
+    // The head is the same whatever the payload's room.
+    let fields = Fields::new(bytes, size_of::<DataHead>())?;
+    let len = fields.u64(offset_of!(DataHead, len));
+    let payload_len = fields.u32(offset_of!(DataHead, payload_len));
+    let tail_len = fields.u32(offset_of!(DataHead, tail_len));
+    let behind = bytes
+        .get(offset_of!(DataTiny, payload)..)
+        .unwrap_or_default();
+    let payload = usize::try_from(payload_len)
+        .ok()
+        .and_then(|wanted| behind.get(..wanted))
+        .filter(|_| u64::from(payload_len) <= len)
+        .ok_or(DecodeError::PayloadLength {
+            payload_len,
+            room: behind.len(),
+            len,
+        })?;
+    let whole_tail = match tail_len {
+        0 => false,
+        // Both constants are 8: the record's own type says so.
+        n if n as usize == TAIL => true,
+        n => return Err(DecodeError::TailLength(n)),
+    };
+    let unreadable = flags & FLAG_UNREADABLE != 0;
+    let cut = u64::from(payload_len) < len && len >= TAIL as u64;
+    let tail: [u8; TAIL] = fields.array(offset_of!(DataHead, tail));
+    Ok(Data {
+        direction,
+        socket: SocketId(fields.u64(offset_of!(DataHead, inode))),
+        fd: fields.i32(offset_of!(DataHead, fd)),
+        len,
+        more: flags & FLAG_MORE != 0,
+        unreadable,
+        // After a failed read the buffer holds whatever was in the ring.
+        payload: if unreadable {
+            Vec::new()
+        } else {
+            payload.to_vec()
+        },
+        tail: if whole_tail && cut && !unreadable {
+            tail.to_vec()
+        } else {
+            Vec::new()
+        },
+    })
+}
+
+/// The bytes of one record, known to be long enough for its fields.
+struct Fields<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn new(bytes: &'a [u8], need: usize) -> Result<Self, DecodeError> {
+        match bytes.get(..need) {
+            Some(bytes) => Ok(Fields { bytes }),
+            None => Err(DecodeError::Short {
+                need,
+                have: bytes.len(),
+            }),
+        }
+    }
+
+    /// The `N` bytes at `offset`. Offsets come from `offset_of!` on the record
+    /// whose size `new` was given, so they are always there; were one not, the
+    /// field would read as zero.
+    fn array<const N: usize>(&self, offset: usize) -> [u8; N] {
+        self.bytes
+            .get(offset..)
+            .and_then(|rest| rest.first_chunk())
+            .copied()
+            .unwrap_or([0; N])
+    }
+
+    fn u16(&self, offset: usize) -> u16 {
+        u16::from_ne_bytes(self.array(offset))
+    }
+
+    fn u32(&self, offset: usize) -> u32 {
+        u32::from_ne_bytes(self.array(offset))
+    }
+
+    fn i32(&self, offset: usize) -> i32 {
+        i32::from_ne_bytes(self.array(offset))
+    }
+
+    fn u64(&self, offset: usize) -> u64 {
+        u64::from_ne_bytes(self.array(offset))
+    }
+}
+
+#[cfg(test)]
+mod tests;

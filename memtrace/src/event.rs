@@ -1,0 +1,216 @@
+//! What happened, as the collector understands it: one [`Event`] for each fact
+//! that the kernel or the collector's own observation of `/proc` states.
+//!
+//! This is the vocabulary that `decode` and `capture` produce and `attribute`
+//! consumes. It holds no opinion about requests.
+
+use memtrace_common::event::{Addresses, WaitKind};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ProcessId, SocketId};
+
+/// One fact, with its time and the thread it is about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// CLOCK_MONOTONIC, ns.
+    pub ts_ns: u64,
+    /// Process id (tgid) in the initial PID namespace; 0 for facts about the
+    /// trace itself.
+    pub pid: u32,
+    /// Thread id in the initial PID namespace; 0 where no thread is meant.
+    pub tid: u32,
+    /// The fact.
+    pub body: EventBody,
+}
+
+/// The facts. Kernel facts come first, in the order of their wire ids.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventBody {
+    /// A block was handed out.
+    Alloc {
+        /// Its address.
+        addr: u64,
+        /// Requested bytes.
+        size: u64,
+    },
+    /// A block is taken back.
+    Free {
+        /// Its address.
+        addr: u64,
+    },
+    /// A block was replaced (a free of `old` and an allocation of `addr`).
+    Realloc {
+        /// The address given up.
+        old: u64,
+        /// The address obtained; 0 if `old` was only freed (size 0).
+        addr: u64,
+        /// Requested bytes.
+        size: u64,
+        /// ns between the call's entry and its return.
+        elapsed_ns: u64,
+    },
+    /// A connection was accepted.
+    Accept(SocketFact),
+    /// A connection was opened from this side.
+    Connect(SocketFact),
+    /// Bytes moved on a stream socket.
+    Data(Data),
+    /// One or both directions were shut down.
+    Shutdown {
+        /// Which socket.
+        socket: SocketId,
+        /// SHUT_RD 0, SHUT_WR 1, SHUT_RDWR 2.
+        how: u32,
+    },
+    /// A descriptor was closed.
+    Close {
+        /// Which socket.
+        socket: SocketId,
+        /// Which descriptor.
+        fd: i32,
+        /// No other descriptor or process holds the socket.
+        last: bool,
+    },
+    /// A socket call failed for good.
+    SocketError {
+        /// Which socket.
+        socket: SocketId,
+        /// The positive errno.
+        errno: u32,
+    },
+    /// A thread that had socket activity begins to wait for events.
+    Wait {
+        /// How it waits.
+        kind: WaitKind,
+        /// Descriptors waited for (poll: nfds; select: highest plus one;
+        /// else 0).
+        descriptors: u32,
+    },
+    /// A process or a thread was created.
+    Fork {
+        /// The child's process id (the parent's own for a thread).
+        child_pid: u32,
+        /// The child's thread id.
+        child_tid: u32,
+        /// The child process's start, ns since boot.
+        start_ns: u64,
+        /// A process, not a thread.
+        process: bool,
+        /// The child process is traced too.
+        followed: bool,
+    },
+    /// The process replaced its program.
+    Exec {
+        /// Its start, ns since boot (unchanged by exec).
+        start_ns: u64,
+    },
+    /// A thread ended.
+    Exit {
+        /// It was the process's last.
+        process: bool,
+    },
+    /// An executable mapping appeared (dlopen).
+    Mapped,
+    /// A process moved to another cgroup.
+    CgroupMove,
+    /// The collector describes a traced process: at the attach, and again when
+    /// it has changed its program or loaded another allocator.
+    Process(ProcessFact),
+    /// The collector found an open socket when it attached.
+    OpenSocket {
+        /// Descriptor, identity and ends.
+        fact: SocketFact,
+        /// This side accepted it, as far as can be told: its local address is
+        /// one this machine listens on.
+        accepted: bool,
+    },
+    /// The running total of one cause of loss.
+    Loss {
+        /// Name of the cause.
+        cause: String,
+        /// Events lost to it since the trace began.
+        total: u64,
+    },
+    /// Every probe of the initial targets is in place: measuring begins.
+    TraceBegin,
+    /// Measuring has ended.
+    TraceEnd {
+        /// Why, in words for the report.
+        why: String,
+    },
+}
+
+/// A socket that was accepted, connected or found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketFact {
+    /// Its identity.
+    pub socket: SocketId,
+    /// The descriptor through which it was seen.
+    pub fd: i32,
+    /// Both ends.
+    pub addresses: Addresses,
+}
+
+/// Which way bytes went, as the traced process sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// Received by the process.
+    Recv,
+    /// Sent by the process.
+    Send,
+}
+
+/// Bytes that a call moved, in stream order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Data {
+    /// Which way.
+    pub direction: Direction,
+    /// On which socket.
+    pub socket: SocketId,
+    /// Through which descriptor.
+    pub fd: i32,
+    /// Bytes moved; 0 with `Recv` means the peer closed its side.
+    pub len: u64,
+    /// Further parts of the same call follow.
+    pub more: bool,
+    /// The target's memory could not be read; `payload` is empty.
+    pub unreadable: bool,
+    /// The first bytes, at most `len`; fewer when cut or masked away.
+    pub payload: Vec<u8>,
+    /// The last bytes when `payload` was cut short of `len`, else empty.
+    pub tail: Vec<u8>,
+}
+
+/// A traced process as `/proc` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessFact {
+    /// Which process.
+    pub process: ProcessId,
+    /// Its parent's id.
+    pub parent_pid: u32,
+    /// Path of its program, as seen inside its own root.
+    pub exe: String,
+    /// Its name (`/proc/PID/comm`).
+    pub comm: String,
+    /// Language runtime recognised, such as `cpython 3.11`, else `native`.
+    pub runtime: String,
+    /// Allocators probed, such as `glibc (/usr/lib/…/libc.so.6)`.
+    pub allocators: Vec<String>,
+    /// How it came to be traced.
+    pub origin: Origin,
+    /// What keeps it from being seen whole, in words (no allocator found, probes
+    /// refused …); empty if nothing does.
+    pub trouble: Vec<String>,
+}
+
+/// How a process came to be traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// It ran before the trace began.
+    Attached,
+    /// It was forked by a traced process, or joined the traced cgroup or name.
+    Joined,
+    /// The trace started it.
+    Started,
+}

@@ -1,0 +1,18 @@
+//! The kernel side, from user space: find targets and allocators, choose where
+//! to probe, load, attach, read the ring.
+//!
+//! Out of this room come [`Event`](crate::event::Event)s, through
+//! [`tracer::Tracer`].
+
+pub mod attach;
+pub mod btf;
+pub mod discover;
+pub mod launch;
+pub mod load;
+pub mod lock;
+pub mod maps;
+pub mod place;
+pub mod symbols;
+pub mod sys;
+pub mod target;
+pub mod tracer;

@@ -1,0 +1,563 @@
+//! The source of a live trace: everything the kernel and `/proc` state about
+//! the targets, as one stream of events.
+//!
+//! In: what to trace. Out: [`Event`]s in the order of the ring, with the
+//! collector's own observations (a process described, a socket found open,
+//! events lost) put in when they are made. It attaches to processes that are
+//! forked by, or join, the targets, and knows nothing of requests.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use aya::maps::{MapData, RingBuf};
+use memtrace_common::loss::Loss;
+use thiserror::Error;
+
+use super::{
+    attach::{Links, SocketProbes},
+    discover::{DiscoverError, ObjectCache},
+    load::{Kernel, LoadError, LoadOptions},
+    lock::{self, Lock},
+    sys,
+    target::{Selector, TargetError, process, sockets},
+};
+use crate::{
+    decode,
+    event::{Event, EventBody, Origin, ProcessFact},
+    id::ProcessId,
+};
+
+/// How often selectors that processes can join are looked at again.
+const RESOLVE_EVERY: Duration = Duration::from_millis(100);
+/// After a library was mapped: looked for soon, and once more for one that
+/// was not there yet.
+const RESCAN_AFTER: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+/// Records taken from the ring before the caller gets its turn.
+const RECORDS_PER_POLL: usize = 100_000;
+
+/// The name under which records that make no sense are counted.
+pub const LOSS_UNDECODABLE: &str = "undecodable";
+/// The name under which processes are counted that were gone, or locked,
+/// before they could be probed.
+pub const LOSS_PROCESS_UNPROBED: &str = "process_not_probed";
+
+/// What to trace, and how.
+#[derive(Clone, Debug)]
+pub struct TraceOptions {
+    /// Which processes.
+    pub selectors: Vec<Selector>,
+    /// Trace their children too.
+    pub follow_children: bool,
+    /// Where socket facts come from.
+    pub sockets: SocketProbes,
+    /// Bytes of the ring; a power of two of at least a page.
+    pub ring_bytes: u32,
+}
+
+/// Why a trace could not begin.
+#[derive(Debug, Error)]
+pub enum TraceError {
+    /// Not allowed to.
+    #[error(
+        "memtrace must run as root (it loads programs into the kernel and reads other \
+         processes' memory maps); it runs as user {0}: try sudo"
+    )]
+    NotRoot(u32),
+    /// In a PID namespace of its own.
+    #[error(
+        "memtrace runs in a PID namespace of its own, where the process ids that the kernel \
+         reports mean nothing: run it on the host, or in a container started with the host's \
+         PID namespace (--pid=host)"
+    )]
+    PidNamespace,
+    /// No such target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The selection is empty.
+    #[error("nothing to trace: {0}")]
+    Empty(String),
+    /// The kernel lacks something or refuses.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Probes could not be attached.
+    #[error("the kernel refused a probe: {0}")]
+    Attach(io::Error),
+    /// System call tracepoints are missing.
+    #[error("{0}; try --socket-probes libc")]
+    NoTracepoints(io::Error),
+    /// Another memtrace is at work.
+    #[error(
+        "process {0} is already traced by another memtrace: stop that one first (two would \
+         cost the process twice)"
+    )]
+    Locked(ProcessId),
+    /// There is no allocator to probe in any target.
+    #[error("{0}")]
+    NoAllocator(String),
+    /// `/proc` could not be read.
+    #[error("process {pid} cannot be examined: {source}")]
+    Examine {
+        /// Which process.
+        pid: u32,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+#[derive(Debug)]
+struct Target {
+    process: ProcessId,
+    origin: Origin,
+    allocators: Vec<String>,
+    trouble: Vec<String>,
+    _lock: Lock,
+}
+
+/// A trace under way. Dropping it detaches everything.
+pub struct Tracer {
+    options: TraceOptions,
+    // Links go before the programs they hold.
+    links: Links,
+    ring: RingBuf<MapData>,
+    kernel: Kernel,
+    cache: ObjectCache,
+    targets: BTreeMap<u32, Target>,
+    rescans: Vec<(Instant, u32)>,
+    resolve_at: Instant,
+    lost_told: HashMap<&'static str, u64>,
+    undecodable: u64,
+    unprobed: u64,
+    control: Vec<Event>,
+}
+
+impl Tracer {
+    /// Loads the programs, attaches to every target and states what is there.
+    /// When it returns, every probe is in place.
+    ///
+    /// # Errors
+    /// See [`TraceError`]; nothing is left attached.
+    pub fn start(
+        options: TraceOptions,
+        started: Option<u32>,
+        sink: &mut dyn FnMut(Event),
+    ) -> Result<Tracer, TraceError> {
+        check_privileges()?;
+        let mut pids = started.into_iter().collect::<Vec<u32>>();
+        for selector in &options.selectors {
+            pids.extend(selector.resolve()?);
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        let joinable = options.selectors.iter().any(can_be_joined);
+        if pids.is_empty() && !joinable {
+            return Err(TraceError::Empty("no process was selected".into()));
+        }
+        let mut kernel = Kernel::load(LoadOptions {
+            follow_children: options.follow_children,
+            ring_bytes: options.ring_bytes,
+        })?;
+        let ring = kernel.take_ring()?;
+        let mut tracer = Tracer {
+            links: Links::default(),
+            ring,
+            kernel,
+            cache: ObjectCache::new(),
+            targets: BTreeMap::new(),
+            rescans: Vec::new(),
+            resolve_at: Instant::now() + RESOLVE_EVERY,
+            lost_told: HashMap::new(),
+            undecodable: 0,
+            unprobed: 0,
+            control: Vec::new(),
+            options,
+        };
+        tracer
+            .links
+            .attach_tasks(&mut tracer.kernel, joinable)
+            .map_err(TraceError::Attach)?;
+        let tracepoints = tracer.options.sockets == SocketProbes::Tracepoints;
+        if let Err(error) = tracer.links.attach_tracepoints(&tracer.kernel, tracepoints) {
+            // Without them later libraries are not noticed; that alone is no
+            // reason to refuse.
+            if tracepoints {
+                return Err(match error.kind() {
+                    io::ErrorKind::Unsupported => TraceError::NoTracepoints(error),
+                    _ => TraceError::Attach(error),
+                });
+            }
+        }
+        for pid in &pids {
+            let origin = if Some(*pid) == started {
+                Origin::Started
+            } else {
+                Origin::Attached
+            };
+            tracer.add(*pid, origin, sink)?;
+        }
+        let probed = tracer
+            .targets
+            .values()
+            .any(|target| !target.allocators.is_empty());
+        if !probed && !pids.is_empty() {
+            let why: Vec<String> = tracer
+                .targets
+                .values()
+                .map(|target| {
+                    format!("process {}: {}", target.process, target.trouble.join("; "))
+                })
+                .collect();
+            return Err(TraceError::NoAllocator(format!(
+                "no allocator to probe was found: {}",
+                why.join("; ")
+            )));
+        }
+        Ok(tracer)
+    }
+
+    /// The descriptor that becomes readable when something needs an answer.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn ring_fd(&self) -> io::Result<OwnedFd> {
+        self.ring.as_fd().try_clone_to_owned()
+    }
+
+    /// The traced processes.
+    pub fn targets(&self) -> impl Iterator<Item = ProcessId> {
+        self.targets.values().map(|target| target.process)
+    }
+
+    /// How uprobes are attached, for people.
+    pub fn uprobe_kind(&self) -> &'static str {
+        self.kernel.uprobes.name()
+    }
+
+    /// Whether no target is left and none can come.
+    pub fn is_over(&self) -> bool {
+        self.targets.is_empty() && !self.options.selectors.iter().any(can_be_joined)
+    }
+
+    /// Hands every record in the ring to `sink`, and does what they ask for.
+    /// Returns whether there may be more.
+    pub fn poll(&mut self, sink: &mut dyn FnMut(Event)) -> bool {
+        let mut taken = 0;
+        while taken < RECORDS_PER_POLL {
+            let Some(record) = self.ring.next() else { break };
+            taken += 1;
+            match decode::record(&record) {
+                Ok(event) => {
+                    if is_control(&event.body) {
+                        self.control.push(event.clone());
+                    }
+                    drop(record);
+                    sink(event);
+                    if !self.control.is_empty() {
+                        self.answer(sink);
+                    }
+                }
+                Err(_) => self.undecodable += 1,
+            }
+        }
+        self.rescan(sink);
+        self.resolve(sink);
+        taken == RECORDS_PER_POLL
+    }
+
+    /// States the causes of loss whose counters have changed.
+    pub fn poll_lost(&mut self, sink: &mut dyn FnMut(Event)) {
+        let mut totals: Vec<(&'static str, u64)> = vec![
+            (LOSS_UNDECODABLE, self.undecodable),
+            (LOSS_PROCESS_UNPROBED, self.unprobed),
+        ];
+        if let Ok(lost) = self.kernel.lost() {
+            totals.extend(Loss::ALL.iter().map(|cause| cause.name()).zip(lost));
+        }
+        for (cause, total) in totals {
+            let told = self.lost_told.entry(cause).or_default();
+            if *told != total {
+                *told = total;
+                sink(own(0, EventBody::Loss {
+                    cause: cause.to_owned(),
+                    total,
+                }));
+            }
+        }
+    }
+
+    /// Takes every probe off the targets, then hands out what is still in the
+    /// ring.
+    pub fn stop(mut self, sink: &mut dyn FnMut(Event)) {
+        self.links.detach_all();
+        self.options.selectors.clear();
+        while let Some(record) = self.ring.next() {
+            match decode::record(&record) {
+                Ok(event) => sink(event),
+                Err(_) => self.undecodable += 1,
+            }
+        }
+        self.poll_lost(sink);
+    }
+
+    /// Does what the collector must do about events that it has passed on.
+    fn answer(&mut self, sink: &mut dyn FnMut(Event)) {
+        for event in std::mem::take(&mut self.control) {
+            match event.body {
+                EventBody::Fork {
+                    child_pid,
+                    followed: true,
+                    ..
+                } => self.join(child_pid, sink),
+                EventBody::Exec { .. } => {
+                    if self.targets.contains_key(&event.pid) {
+                        self.describe(event.pid, sink);
+                        self.schedule_rescans(event.pid);
+                    }
+                }
+                EventBody::Mapped => self.schedule_rescans(event.pid),
+                EventBody::Exit { process: true } => {
+                    self.targets.remove(&event.pid);
+                    self.links.detach_process(event.pid);
+                    self.rescans.retain(|(_, pid)| *pid != event.pid);
+                }
+                EventBody::CgroupMove => self.resolve_at = Instant::now(),
+                _ => {}
+            }
+        }
+    }
+
+    fn schedule_rescans(&mut self, pid: u32) {
+        let now = Instant::now();
+        self.rescans.retain(|(_, other)| *other != pid);
+        self.rescans
+            .extend(RESCAN_AFTER.map(|after| (now + after, pid)));
+    }
+
+    fn rescan(&mut self, sink: &mut dyn FnMut(Event)) {
+        if self.rescans.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut due: Vec<u32> = Vec::new();
+        self.rescans.retain(|(at, pid)| {
+            if *at <= now {
+                due.push(*pid);
+            }
+            *at > now
+        });
+        due.dedup();
+        for pid in due {
+            if self.targets.contains_key(&pid) && self.probe(pid) {
+                self.describe(pid, sink);
+            }
+        }
+    }
+
+    /// Finds processes that have joined a cgroup, container or name.
+    fn resolve(&mut self, sink: &mut dyn FnMut(Event)) {
+        let now = Instant::now();
+        if now < self.resolve_at {
+            return;
+        }
+        self.resolve_at = now + RESOLVE_EVERY;
+        let joined: Vec<u32> = self
+            .options
+            .selectors
+            .iter()
+            .filter(|selector| can_be_joined(selector))
+            .filter_map(|selector| selector.resolve().ok())
+            .flatten()
+            .filter(|pid| !self.targets.contains_key(pid))
+            .collect();
+        for pid in joined {
+            self.join(pid, sink);
+        }
+    }
+
+    /// A process has come to the targets while they are traced.
+    fn join(&mut self, pid: u32, sink: &mut dyn FnMut(Event)) {
+        if self.targets.contains_key(&pid) {
+            return;
+        }
+        match self.add(pid, Origin::Joined, sink) {
+            Ok(()) => {}
+            // Gone before it could be looked at: it did not live long enough to
+            // serve, but what it did is not seen.
+            Err(_) => {
+                self.unprobed += 1;
+                let _ = self.kernel.remove_target(pid);
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        pid: u32,
+        origin: Origin,
+        sink: &mut dyn FnMut(Event),
+    ) -> Result<(), TraceError> {
+        let described =
+            process::describe(pid).map_err(|source| TraceError::Examine { pid, source })?;
+        let lock = lock::acquire(described.process)
+            .map_err(|source| TraceError::Examine { pid, source })?
+            .ok_or(TraceError::Locked(described.process))?;
+        self.kernel.add_target(pid)?;
+        self.targets.insert(
+            pid,
+            Target {
+                process: described.process,
+                origin,
+                allocators: Vec::new(),
+                trouble: Vec::new(),
+                _lock: lock,
+            },
+        );
+        self.probe(pid);
+        if let Err(error) = process::describe(pid) {
+            self.targets.remove(&pid);
+            self.links.detach_process(pid);
+            return Err(TraceError::Examine { pid, source: error });
+        }
+        self.describe(pid, sink);
+        // After the probes: what opens from now on is seen, what was open is
+        // stated here, and what is both is the same socket.
+        for open in sockets::open_sockets(pid).unwrap_or_default() {
+            sink(own(pid, EventBody::OpenSocket {
+                fact: open.fact,
+                accepted: open.accepted,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Probes what the process has mapped now. Returns whether anything about
+    /// it has changed.
+    fn probe(&mut self, pid: u32) -> bool {
+        let Some(target) = self.targets.get_mut(&pid) else {
+            return false;
+        };
+        let mut changed = false;
+        match self.cache.discover(pid) {
+            Ok(found) => {
+                let mut trouble = found.trouble;
+                for object in &found.objects {
+                    match self.links.attach_allocator(&self.kernel, pid, object) {
+                        Ok(true) => {
+                            target.allocators.push(object.describe());
+                            changed = true;
+                        }
+                        Ok(false) => {}
+                        Err(error) => trouble.push(format!(
+                            "{} could not be probed: {error}",
+                            object.describe()
+                        )),
+                    }
+                }
+                changed |= trouble != target.trouble;
+                target.trouble = trouble;
+            }
+            Err(DiscoverError::Gone(_)) => return false,
+            Err(error) => {
+                let trouble = vec![error.to_string()];
+                changed |= trouble != target.trouble;
+                target.trouble = trouble;
+            }
+        }
+        if self.options.sockets == SocketProbes::Libc {
+            match self.cache.socket_objects(pid) {
+                Ok(objects) => {
+                    for object in &objects {
+                        if let Err(error) =
+                            self.links.attach_libc_sockets(&self.kernel, pid, object)
+                        {
+                            target
+                                .trouble
+                                .push(format!("socket functions could not be probed: {error}"));
+                            changed = true;
+                        }
+                    }
+                }
+                Err(error) => {
+                    target.trouble.push(error.to_string());
+                    changed = true;
+                }
+            }
+        }
+        changed
+    }
+
+    fn describe(&mut self, pid: u32, sink: &mut dyn FnMut(Event)) {
+        let Some(target) = self.targets.get(&pid) else {
+            return;
+        };
+        let Ok(described) = process::describe(pid) else {
+            return;
+        };
+        sink(own(pid, EventBody::Process(ProcessFact {
+            process: target.process,
+            parent_pid: described.parent_pid,
+            exe: described.exe,
+            comm: described.comm,
+            runtime: described.runtime,
+            allocators: target.allocators.clone(),
+            origin: target.origin,
+            trouble: target.trouble.clone(),
+        })));
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        self.links.detach_all();
+    }
+}
+
+/// Whether a process can come to be selected after the trace has begun.
+fn can_be_joined(selector: &Selector) -> bool {
+    match selector {
+        Selector::Pid(_) => false,
+        Selector::Cgroup(_) | Selector::Container(_) | Selector::Name(_) => true,
+    }
+}
+
+fn is_control(body: &EventBody) -> bool {
+    matches!(
+        body,
+        EventBody::Fork { followed: true, .. }
+            | EventBody::Exec { .. }
+            | EventBody::Exit { process: true }
+            | EventBody::Mapped
+            | EventBody::CgroupMove
+    )
+}
+
+/// An event of the collector's own.
+pub fn own(pid: u32, body: EventBody) -> Event {
+    Event {
+        ts_ns: sys::monotonic_ns(),
+        pid,
+        tid: 0,
+        body,
+    }
+}
+
+/// Root, in the initial PID namespace.
+///
+/// # Errors
+/// One of the two does not hold.
+pub fn check_privileges() -> Result<(), TraceError> {
+    // include/linux/proc_ns.h: PROC_PID_INIT_INO.
+    const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+    let user = sys::effective_user();
+    if user != 0 {
+        return Err(TraceError::NotRoot(user));
+    }
+    match std::fs::read_link("/proc/self/ns/pid") {
+        Ok(link) if link.as_os_str() != INITIAL_PID_NAMESPACE => Err(TraceError::PidNamespace),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+

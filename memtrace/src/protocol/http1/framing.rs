@@ -1,0 +1,255 @@
+//! What follows a head: nothing, a body of some length, chunks, everything until
+//! the end, another protocol, or nobody knows. A head comes in, the state of its
+//! direction and the messages it gives go out.
+
+use super::chunk::Chunk;
+use super::connection::Connection;
+use super::exchange::{Method, Sending};
+use super::half::State;
+use super::head::Head;
+use super::probe::known_method;
+use super::{Defect, Message, Side, Verdict};
+
+/// How the end of a head is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Its empty line was seen.
+    Seen,
+    /// The bytes that it was cut from end in an empty line.
+    Inferred,
+    /// It is not.
+    Unknown,
+}
+
+impl Connection {
+    pub(super) fn end_head(
+        &mut self,
+        side: Side,
+        head: Head,
+        ended: Ended,
+        out: &mut Vec<Message>,
+    ) {
+        match side {
+            Side::Client => self.end_request_head(&head, ended, out),
+            Side::Server => self.end_response_head(&head, ended, out),
+        }
+    }
+
+    fn end_request_head(&mut self, head: &Head, ended: Ended, out: &mut Vec<Message>) {
+        let framing = head.framing();
+        let Some(request) = &mut self.receiving else {
+            self.client.state = State::LOST;
+            return;
+        };
+        let method = match known_method(head.method()) {
+            Some("HEAD") => Method::Head,
+            Some("CONNECT") => Method::Connect,
+            Some("GET" | "OPTIONS" | "TRACE" | "DELETE") => Method::Bodyless,
+            Some(_) | None => Method::Other,
+        };
+        let id = request.id;
+        if let Some(exchange) = self.queue.back_mut().filter(|last| last.id == id) {
+            exchange.method = method;
+        }
+        out.push(Message::RequestHead {
+            exchange: id,
+            method: String::from_utf8_lossy(head.method()).into_owned(),
+            target: head.target(),
+            minor_version: head.minor_version,
+            keep_alive: !framing.close && (head.minor_version > 0 || framing.keep_alive),
+            expect_continue: framing.expect_continue,
+            head_bytes: head.bytes,
+            complete: ended == Ended::Seen,
+        });
+        if framing.expect_continue {
+            request.expecting = Some(request.bytes);
+        }
+        // Only a head that was seen whole can be told to have no body at all.
+        let is_bodyless = match (method, ended) {
+            (_, Ended::Seen) => true,
+            (Method::Head | Method::Connect | Method::Bodyless, Ended::Inferred) => true,
+            (Method::Other, Ended::Inferred) | (_, Ended::Unknown) => false,
+        };
+        let lost = State::Seek {
+            chunked: framing.chunked,
+            probe: None,
+        };
+        match (framing.content_length, ended) {
+            _ if method == Method::Connect => {
+                self.end_request(out);
+                self.client.state = State::LOST;
+            }
+            (_, Ended::Unknown) => self.client.state = lost,
+            _ if framing.chunked => self.client.state = State::Chunked(Chunk::new()),
+            _ if framing.other_coding => {
+                self.malformed(Side::Client, Defect::TransferEncoding, out);
+            }
+            _ if framing.bad_length => self.malformed(Side::Client, Defect::ContentLength, out),
+            (Some(0), _) => self.end_message(Side::Client, out),
+            (Some(length), _) => self.client.state = State::Length(length),
+            (None, _) if is_bodyless => self.end_message(Side::Client, out),
+            (None, _) => self.client.state = lost,
+        }
+    }
+
+    fn end_response_head(&mut self, head: &Head, ended: Ended, out: &mut Vec<Message>) {
+        self.verdict = Verdict::Http1;
+        let status = head.status;
+        if self.sending != Sending::First {
+            self.answer_unrecognised(head, out);
+        }
+        if status >= 200 {
+            self.settle_request(out);
+        }
+        let upgrade = match (self.sending, self.queue.front_mut()) {
+            (Sending::First, Some(exchange)) => {
+                let connect = exchange.method == Method::Connect;
+                let upgrade = status == 101 || (connect && (200..300).contains(&status));
+                if (100..200).contains(&status) && !upgrade {
+                    out.push(Message::Interim {
+                        exchange: exchange.id,
+                        status,
+                    });
+                } else {
+                    exchange.status = Some(status);
+                    out.push(Message::ResponseHead {
+                        exchange: exchange.id,
+                        status,
+                        head_bytes: head.bytes,
+                    });
+                }
+                upgrade
+            }
+            (Sending::First | Sending::Nobody | Sending::Unmatched, _) => {
+                self.overflow = self.overflow.saturating_sub(1);
+                out.push(Message::UnmatchedResponse {
+                    status: Some(status),
+                });
+                status == 101
+            }
+        };
+        if upgrade {
+            self.upgrade(out);
+        } else if (100..200).contains(&status) {
+            self.after_interim(status, ended);
+        } else {
+            self.frame_response(head, ended, out);
+        }
+    }
+
+    /// A response to bytes that were not recognised as a request: if they were
+    /// the first of the connection, they must have been one all the same.
+    fn answer_unrecognised(&mut self, head: &Head, out: &mut Vec<Message>) {
+        if !self.whole || self.next > 0 {
+            return;
+        }
+        if let State::Seek { probe, .. } = &mut self.client.state
+            && let Some(probe) = probe.take()
+        {
+            self.count(Side::Client, probe.bytes().len() as u64);
+        }
+        if self.unrecognised_bytes == 0 {
+            return;
+        }
+        let id = self.new_exchange(out);
+        out.push(Message::MalformedRequest {
+            exchange: id,
+            defect: Defect::NotHttp1,
+        });
+        if let Some(exchange) = self.queue.front_mut() {
+            exchange.received = true;
+            exchange.request_bytes = self.unrecognised_bytes;
+            exchange.response_bytes = head.bytes;
+        }
+        self.begin_response(out);
+    }
+
+    fn after_interim(&mut self, status: u16, ended: Ended) {
+        if status == 100
+            && let (Some(request), Some(first)) = (&mut self.receiving, self.queue.front())
+            && request.id == first.id
+        {
+            request.expecting = None;
+        }
+        self.server.state = match ended {
+            Ended::Seen | Ended::Inferred => State::Boundary,
+            Ended::Unknown => State::LOST,
+        };
+        if self.sending == Sending::Unmatched {
+            self.sending = Sending::Nobody;
+        }
+    }
+
+    fn upgrade(&mut self, out: &mut Vec<Message>) {
+        if self.sending == Sending::First
+            && let Some(exchange) = self.queue.pop_front()
+        {
+            if self
+                .receiving
+                .as_ref()
+                .is_some_and(|request| request.id == exchange.id)
+            {
+                self.end_request(out);
+            }
+            let request_bytes = self.request_bytes(&exchange);
+            out.push(Message::Upgraded {
+                exchange: exchange.id,
+                response_bytes: exchange.response_bytes,
+                request_bytes,
+            });
+        }
+        self.sending = Sending::Nobody;
+        self.client.state = State::Ignore;
+        self.close_side(Side::Server, out);
+    }
+
+    /// The final response shows that the server is through with a request whose
+    /// end cannot be told from its own bytes.
+    fn settle_request(&mut self, out: &mut Vec<Message>) {
+        let (Sending::First, Some(request), Some(first)) =
+            (self.sending, &self.receiving, self.queue.front())
+        else {
+            return;
+        };
+        if request.id != first.id {
+            return;
+        }
+        // A client that was not told to continue may keep its body to itself.
+        let keeps_body = request.expecting == Some(request.bytes);
+        if keeps_body || matches!(self.client.state, State::Seek { .. }) {
+            self.end_request(out);
+            if keeps_body {
+                self.client.state = State::LOST;
+            }
+        }
+    }
+
+    fn frame_response(&mut self, head: &Head, ended: Ended, out: &mut Vec<Message>) {
+        let framing = head.framing();
+        let to_head = self.sending == Sending::First
+            && self
+                .queue
+                .front()
+                .is_some_and(|exchange| exchange.method == Method::Head);
+        let lost = State::Seek {
+            chunked: framing.chunked,
+            probe: None,
+        };
+        let bodyless = to_head || matches!(head.status, 204 | 304);
+        match (framing.content_length, ended) {
+            (_, Ended::Unknown) if bodyless => {
+                self.leave_message(Side::Server, out);
+                self.server.state = State::LOST;
+            }
+            (_, Ended::Unknown) => self.server.state = lost,
+            _ if bodyless => self.end_message(Side::Server, out),
+            _ if framing.chunked => self.server.state = State::Chunked(Chunk::new()),
+            _ if framing.other_coding => self.server.state = State::UntilClose,
+            _ if framing.bad_length => self.malformed(Side::Server, Defect::ContentLength, out),
+            (Some(0), _) => self.end_message(Side::Server, out),
+            (Some(length), _) => self.server.state = State::Length(length),
+            (None, Ended::Seen) => self.server.state = State::UntilClose,
+            (None, Ended::Inferred) => self.server.state = lost,
+        }
+    }
+}

@@ -1,0 +1,758 @@
+//! What the trace adds up to: totals by process, endpoint and reason, and the
+//! blocks that are live.
+//!
+//! In: [`Attributed`] facts. Out: totals, read by `analyse`. It knows no
+//! protocol, no thread and no clock: time comes with the facts. Memory is
+//! bounded: live blocks by [`LIVE_BLOCKS_MAX`], requests by those that have not
+//! been settled, endpoints by the cap on routes.
+
+mod distribution;
+mod live;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+pub use distribution::Distribution;
+pub use live::LIVE_BLOCKS_MAX;
+use live::{Block, Inserted, ProcessBlocks};
+
+use crate::{
+    attribute::{Attributed, ConnCount, ConnKind, Credit, Outcome, Owner, Reason},
+    event::ProcessFact,
+    id::{ProcessId, RequestId, WorkId},
+};
+
+/// The name under which blocks that found no room are counted.
+pub const LOSS_LIVE_TABLE_FULL: &str = "live_table_full";
+
+/// Totals of one process.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessTotals {
+    /// Which process.
+    pub process: Option<ProcessId>,
+    /// What is known of it.
+    pub fact: Option<ProcessFact>,
+    /// Allocations.
+    pub allocated: Sum,
+    /// Frees of blocks whose allocation was seen.
+    pub freed: Sum,
+    /// Frees of blocks whose allocation was not seen.
+    pub freed_unknown_count: u64,
+    /// Blocks whose release must have been missed: their address was handed out
+    /// again.
+    pub displaced_count: u64,
+    /// Requested bytes of the blocks that are live, or were when the process
+    /// ended.
+    pub live_bytes: u64,
+    /// It has ended.
+    pub ended: bool,
+}
+
+/// Bytes and blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Requested bytes.
+    pub bytes: u64,
+    /// Blocks.
+    pub count: u64,
+}
+
+impl Sum {
+    fn add(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.count += 1;
+    }
+
+    fn merge(&mut self, other: Sum) {
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.count += other.count;
+    }
+}
+
+/// What was allocated on someone's behalf and is still there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    allocated: Sum,
+    freed: Sum,
+    live_bytes: u64,
+    peak_bytes: u64,
+}
+
+impl Account {
+    fn alloc(&mut self, size: u64) {
+        self.allocated.add(size);
+        self.live_bytes = self.live_bytes.saturating_add(size);
+        self.peak_bytes = self.peak_bytes.max(self.live_bytes);
+    }
+
+    fn free(&mut self, size: u64) {
+        self.freed.add(size);
+        self.live_bytes = self.live_bytes.saturating_sub(size);
+    }
+
+    /// Takes over another account. While that one grew, this one stood still:
+    /// both belong to one thread's work.
+    fn merge(&mut self, other: Account) {
+        self.allocated.merge(other.allocated);
+        self.freed.merge(other.freed);
+        self.peak_bytes = self
+            .peak_bytes
+            .max(self.live_bytes.saturating_add(other.peak_bytes));
+        self.live_bytes = self.live_bytes.saturating_add(other.live_bytes);
+    }
+}
+
+/// What belongs to no request, for one reason.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReasonTotals {
+    /// Allocations.
+    pub allocated: Sum,
+    /// Of them, requested bytes that are live.
+    pub live_bytes: u64,
+}
+
+/// What tells endpoints apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointKey {
+    /// Protocol, without its minor version.
+    pub protocol: &'static str,
+    /// Method.
+    pub method: String,
+    /// Route template.
+    pub route: String,
+}
+
+/// Totals of one endpoint.
+#[derive(Clone, Debug, Default)]
+pub struct EndpointTotals {
+    /// Requests whose head was received, ended or not.
+    pub requests: u64,
+    /// Requests that have not ended (at the end of the trace).
+    pub in_flight: u64,
+    /// Requests by outcome.
+    pub outcomes: BTreeMap<Outcome, u64>,
+    /// Requests by the status of their response.
+    pub status: BTreeMap<u16, u64>,
+    /// Everything allocated, also by requests that have not ended.
+    pub allocated: Sum,
+    /// Of what was allocated, what was freed within the retention time.
+    pub freed: Sum,
+    /// Requested bytes, by request.
+    pub alloc_bytes: Distribution,
+    /// Allocations, by request.
+    pub alloc_count: Distribution,
+    /// Largest live sum, by request.
+    pub peak_bytes: Distribution,
+    /// Bytes live when the retention time was over, by request.
+    pub retained_bytes: Distribution,
+    /// Time from the first byte received to the last byte sent, ns, by request.
+    pub duration_ns: Distribution,
+    /// Bytes received, by request.
+    pub request_bytes: Distribution,
+    /// Bytes sent, by request.
+    pub response_bytes: Distribution,
+}
+
+#[derive(Debug)]
+struct Request {
+    begin_ns: u64,
+    endpoint: Option<EndpointId>,
+    void: Option<Reason>,
+    status: Option<u16>,
+    account: Account,
+    end: Option<End>,
+    /// Settled stretches of work with blocks that may still be freed.
+    works: Vec<WorkId>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct End {
+    at_ns: u64,
+    outcome: Outcome,
+    request_bytes: u64,
+    response_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct EndpointId(u32);
+
+#[derive(Debug)]
+struct OpenWork {
+    fallback: Owner,
+    account: Account,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SettledWork {
+    owner: Owner,
+    live_blocks: u32,
+}
+
+/// Connections, counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConnectionTotals {
+    /// Accepted by traced processes.
+    pub accepted: u64,
+    /// Opened by traced processes.
+    pub connected: u64,
+    /// Open before they could be seen to be opened.
+    pub found_open: u64,
+    /// Closed.
+    pub closed: u64,
+    /// Open now.
+    pub open: u64,
+    /// Most open at once.
+    pub open_max: u64,
+    /// Upgraded to another protocol.
+    pub upgraded: u64,
+    /// Carrying something other than HTTP/1.
+    pub not_http: u64,
+    /// Request heads that could not be understood.
+    pub malformed_requests: u64,
+    /// Response heads that could not be understood.
+    pub malformed_responses: u64,
+    /// Responses whose request was not seen.
+    pub unmatched_responses: u64,
+}
+
+/// The running totals of a trace.
+#[derive(Debug)]
+pub struct Store {
+    /// A request's blocks count as retained if they are live this long after it
+    /// ended, ns.
+    retain_ns: u64,
+    now_ns: u64,
+    first_ns: Option<u64>,
+    begin_ns: Option<u64>,
+    end: Option<(u64, String)>,
+    events: u64,
+    processes: Vec<(ProcessTotals, ProcessBlocks)>,
+    live_blocks: usize,
+    requests: HashMap<RequestId, Request>,
+    /// Ended requests in the order in which their retention time ends.
+    ended: VecDeque<(u64, RequestId)>,
+    open_works: HashMap<WorkId, OpenWork>,
+    settled_works: HashMap<WorkId, SettledWork>,
+    endpoint_ids: HashMap<EndpointKey, EndpointId>,
+    endpoints: Vec<(EndpointKey, EndpointTotals)>,
+    reasons: [ReasonTotals; Reason::ALL.len()],
+    connections: ConnectionTotals,
+    lost: BTreeMap<String, u64>,
+}
+
+impl Store {
+    /// Nothing has happened. `retain_ns`: how long after its request's end a
+    /// block must be live to count as retained.
+    pub fn new(retain_ns: u64) -> Self {
+        Store {
+            retain_ns,
+            now_ns: 0,
+            first_ns: None,
+            begin_ns: None,
+            end: None,
+            events: 0,
+            processes: Vec::new(),
+            live_blocks: 0,
+            requests: HashMap::new(),
+            ended: VecDeque::new(),
+            open_works: HashMap::new(),
+            settled_works: HashMap::new(),
+            endpoint_ids: HashMap::new(),
+            endpoints: Vec::new(),
+            reasons: [ReasonTotals::default(); Reason::ALL.len()],
+            connections: ConnectionTotals::default(),
+            lost: BTreeMap::new(),
+        }
+    }
+
+    /// Time has come to the next event. Requests whose retention time is over
+    /// are settled.
+    pub fn advance(&mut self, ts_ns: u64) {
+        self.events += 1;
+        self.first_ns.get_or_insert(ts_ns);
+        // Events of different processors, or of the collector itself, may come
+        // slightly out of order; time does not go back.
+        self.now_ns = self.now_ns.max(ts_ns);
+        while let Some((due_ns, request)) = self.ended.front().copied() {
+            if due_ns > self.now_ns {
+                break;
+            }
+            self.ended.pop_front();
+            self.finalise(request);
+        }
+    }
+
+    /// Takes in one fact.
+    pub fn apply(&mut self, fact: Attributed) {
+        match fact {
+            Attributed::TraceBegin { ts_ns } => self.begin_ns = Some(ts_ns),
+            Attributed::TraceEnd { ts_ns, why } => self.end = Some((ts_ns, why)),
+            Attributed::ProcessBegin { index, process } => {
+                debug_assert_eq!(index.0 as usize, self.processes.len());
+                let totals = ProcessTotals {
+                    process: Some(process),
+                    ..ProcessTotals::default()
+                };
+                self.processes.push((totals, ProcessBlocks::default()));
+            }
+            Attributed::ProcessDescribed { index, fact } => {
+                if let Some((totals, _)) = self.processes.get_mut(index.0 as usize) {
+                    totals.process = Some(fact.process);
+                    totals.fact = Some(fact);
+                }
+            }
+            Attributed::ProcessExec { index } => self.drop_blocks(index.0 as usize, false),
+            Attributed::ProcessEnd { index } => self.drop_blocks(index.0 as usize, true),
+            Attributed::Alloc {
+                process,
+                addr,
+                size,
+                credit,
+            } => self.alloc(process.0 as usize, addr, size, credit),
+            Attributed::Free { process, addr } => {
+                self.free(process.0 as usize, addr);
+            }
+            Attributed::Realloc {
+                process,
+                old,
+                addr,
+                size,
+                entry_ns,
+                credit,
+            } => {
+                self.give_up(process.0 as usize, old, entry_ns);
+                if addr != 0 {
+                    self.alloc(process.0 as usize, addr, size, credit);
+                }
+            }
+            Attributed::WorkBegin { work, fallback } => {
+                let account = Account::default();
+                self.open_works.insert(work, OpenWork { fallback, account });
+            }
+            Attributed::WorkSettled { work, owner } => self.settle_work(work, owner),
+            Attributed::RequestBegin {
+                request,
+                conn: _,
+                process: _,
+                ts_ns,
+            } => {
+                self.requests.insert(
+                    request,
+                    Request {
+                        begin_ns: ts_ns,
+                        endpoint: None,
+                        void: None,
+                        status: None,
+                        account: Account::default(),
+                        end: None,
+                        works: Vec::new(),
+                    },
+                );
+            }
+            Attributed::RequestNamed {
+                request,
+                protocol: _,
+                method,
+                route,
+            } => {
+                let key = EndpointKey {
+                    protocol: "http/1",
+                    method,
+                    route,
+                };
+                let endpoint = self.endpoint(key);
+                if let Some(request) = self.requests.get_mut(&request) {
+                    request.endpoint = Some(endpoint);
+                }
+            }
+            Attributed::RequestStatus { request, status } => {
+                if let Some(request) = self.requests.get_mut(&request) {
+                    request.status = Some(status);
+                }
+            }
+            Attributed::RequestVoid { request, reason } => {
+                if let Some(request) = self.requests.get_mut(&request) {
+                    request.void = Some(reason);
+                }
+            }
+            Attributed::RequestEnd {
+                request: id,
+                outcome,
+                request_bytes,
+                response_bytes,
+                ts_ns,
+            } => {
+                if let Some(request) = self.requests.get_mut(&id) {
+                    request.end = Some(End {
+                        at_ns: ts_ns,
+                        outcome,
+                        request_bytes,
+                        response_bytes,
+                    });
+                    self.ended
+                        .push_back((self.now_ns.saturating_add(self.retain_ns), id));
+                }
+            }
+            Attributed::ConnBegin { conn: _, kind } => {
+                match kind {
+                    ConnKind::Accepted => self.connections.accepted += 1,
+                    ConnKind::Connected => self.connections.connected += 1,
+                    ConnKind::Found => self.connections.found_open += 1,
+                }
+                self.connections.open += 1;
+                self.connections.open_max =
+                    self.connections.open_max.max(self.connections.open);
+            }
+            Attributed::ConnEnd { conn: _ } => {
+                self.connections.closed += 1;
+                self.connections.open = self.connections.open.saturating_sub(1);
+            }
+            Attributed::ConnCount(what) => match what {
+                ConnCount::MalformedRequest => self.connections.malformed_requests += 1,
+                ConnCount::MalformedResponse => self.connections.malformed_responses += 1,
+                ConnCount::UnmatchedResponse => self.connections.unmatched_responses += 1,
+                ConnCount::NotHttp => self.connections.not_http += 1,
+                ConnCount::Upgraded => self.connections.upgraded += 1,
+            },
+            Attributed::Loss { cause, total } => {
+                self.lost.insert(cause, total);
+            }
+        }
+    }
+
+    /// The trace is over: settles every request that has ended and adds up
+    /// those that have not.
+    pub fn finish(&mut self) {
+        while let Some((_, request)) = self.ended.pop_front() {
+            self.finalise(request);
+        }
+        let mut open: Vec<RequestId> = self.requests.keys().copied().collect();
+        open.sort_unstable();
+        for request in open {
+            self.finalise(request);
+        }
+    }
+
+    /// Events taken in.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// From the moment every probe was in place (or the first event) to the end
+    /// (or the last event), ns.
+    pub fn duration_ns(&self) -> u64 {
+        let begin = self.begin_ns.or(self.first_ns).unwrap_or(0);
+        let end = self.end.as_ref().map_or(self.now_ns, |(at_ns, _)| *at_ns);
+        end.saturating_sub(begin)
+    }
+
+    /// Why the trace ended, if it has.
+    pub fn why_ended(&self) -> Option<&str> {
+        self.end.as_ref().map(|(_, why)| why.as_str())
+    }
+
+    /// How long after its request's end a block must be live to count as
+    /// retained, ns.
+    pub fn retain_ns(&self) -> u64 {
+        self.retain_ns
+    }
+
+    /// Loss by cause; causes without loss may be missing.
+    pub fn lost(&self) -> &BTreeMap<String, u64> {
+        &self.lost
+    }
+
+    /// Connections, counted.
+    pub fn connections(&self) -> &ConnectionTotals {
+        &self.connections
+    }
+
+    /// Every process, in the order in which the trace met them.
+    pub fn processes(&self) -> impl Iterator<Item = &ProcessTotals> {
+        self.processes.iter().map(|(totals, _)| totals)
+    }
+
+    /// Every endpoint, in the order in which the trace met them, with the
+    /// requests that are not settled yet added.
+    pub fn endpoints(&self) -> Vec<(EndpointKey, EndpointTotals)> {
+        let mut endpoints = self.endpoints.clone();
+        for request in self.requests.values() {
+            if let (Some(EndpointId(id)), None) = (request.endpoint, request.void)
+                && let Some((_, totals)) = endpoints.get_mut(id as usize)
+            {
+                totals.add_unsettled(request);
+            }
+        }
+        endpoints
+    }
+
+    /// What belongs to no request, by reason, with what is not settled yet
+    /// under the reason it will have if nothing else is learnt.
+    pub fn unattributed(&self) -> [(Reason, ReasonTotals); Reason::ALL.len()] {
+        let mut reasons = self.reasons;
+        let mut add = |reason: Reason, account: &Account| {
+            let totals = &mut reasons[reason.index()];
+            totals.allocated.merge(account.allocated);
+            totals.live_bytes = totals.live_bytes.saturating_add(account.live_bytes);
+        };
+        for work in self.open_works.values() {
+            let reason = match work.fallback {
+                Owner::Reason(reason) => reason,
+                Owner::Request(_) => Reason::BetweenRequests,
+            };
+            add(reason, &work.account);
+        }
+        for request in self.requests.values() {
+            match (request.endpoint, request.void) {
+                (_, Some(reason)) => add(reason, &request.account),
+                (None, None) => add(Reason::IncompleteHead, &request.account),
+                (Some(_), None) => {}
+            }
+        }
+        Reason::ALL.map(|reason| (reason, reasons[reason.index()]))
+    }
+
+    fn alloc(&mut self, process: usize, addr: u64, size: u64, credit: Credit) {
+        let Some((totals, blocks)) = self.processes.get_mut(process) else {
+            return;
+        };
+        totals.allocated.add(size);
+        totals.live_bytes = totals.live_bytes.saturating_add(size);
+        let room = self.live_blocks < LIVE_BLOCKS_MAX;
+        let inserted = blocks.insert(addr, Block { size, credit }, self.now_ns, room);
+        match inserted {
+            Inserted::New => self.live_blocks += 1,
+            Inserted::Displaced(old) => {
+                totals.displaced_count += 1;
+                totals.live_bytes = totals.live_bytes.saturating_sub(old.size);
+                self.release(old);
+            }
+            Inserted::Full => {
+                *self
+                    .lost
+                    .entry(LOSS_LIVE_TABLE_FULL.to_owned())
+                    .or_default() += 1;
+            }
+        }
+        let tracked = !matches!(inserted, Inserted::Full);
+        match credit {
+            Credit::Owner(owner) => self.credit(owner, size),
+            Credit::Work(work) => {
+                if let Some(work) = self.open_works.get_mut(&work) {
+                    work.account.alloc(size);
+                } else if let Some(settled) = self.settled_works.get_mut(&work) {
+                    settled.live_blocks += u32::from(tracked);
+                    let owner = settled.owner;
+                    self.credit(owner, size);
+                } else {
+                    self.credit(Owner::Reason(Reason::EndedRequest), size);
+                }
+            }
+        }
+    }
+
+    fn credit(&mut self, owner: Owner, size: u64) {
+        match owner {
+            Owner::Request(id) => match self.requests.get_mut(&id) {
+                Some(request) => request.account.alloc(size),
+                None => self.credit(Owner::Reason(Reason::EndedRequest), size),
+            },
+            Owner::Reason(reason) => {
+                let totals = &mut self.reasons[reason.index()];
+                totals.allocated.add(size);
+                totals.live_bytes = totals.live_bytes.saturating_add(size);
+            }
+        }
+    }
+
+    fn free(&mut self, process: usize, addr: u64) {
+        let Some((totals, blocks)) = self.processes.get_mut(process) else {
+            return;
+        };
+        match blocks.remove(addr) {
+            Some(block) => {
+                self.live_blocks -= 1;
+                totals.freed.add(block.size);
+                totals.live_bytes = totals.live_bytes.saturating_sub(block.size);
+                self.release(block);
+            }
+            None => totals.freed_unknown_count += 1,
+        }
+    }
+
+    /// The old block of a reallocation that began at `entry_ns`. Another thread
+    /// may have been given its address before the reallocation returned.
+    fn give_up(&mut self, process: usize, old: u64, entry_ns: u64) {
+        if let Some((totals, blocks)) = self.processes.get_mut(process)
+            && let Some(block) = blocks.take_displaced(old, entry_ns)
+        {
+            totals.displaced_count -= 1;
+            totals.freed.add(block.size);
+            return;
+        }
+        self.free(process, old);
+    }
+
+    /// A block is gone: its owner's live sum shrinks.
+    fn release(&mut self, block: Block) {
+        let owner = match block.credit {
+            Credit::Owner(owner) => owner,
+            Credit::Work(id) => {
+                if let Some(work) = self.open_works.get_mut(&id) {
+                    work.account.free(block.size);
+                    return;
+                }
+                let Some(settled) = self.settled_works.get_mut(&id) else {
+                    return;
+                };
+                let owner = settled.owner;
+                settled.live_blocks = settled.live_blocks.saturating_sub(1);
+                if settled.live_blocks == 0 {
+                    self.settled_works.remove(&id);
+                }
+                owner
+            }
+        };
+        match owner {
+            Owner::Request(id) => {
+                if let Some(request) = self.requests.get_mut(&id) {
+                    request.account.free(block.size);
+                }
+            }
+            Owner::Reason(reason) => {
+                let totals = &mut self.reasons[reason.index()];
+                totals.live_bytes = totals.live_bytes.saturating_sub(block.size);
+            }
+        }
+    }
+
+    fn settle_work(&mut self, id: WorkId, owner: Owner) {
+        let Some(work) = self.open_works.remove(&id) else {
+            return;
+        };
+        let owner = match owner {
+            Owner::Request(request) if !self.requests.contains_key(&request) => {
+                Owner::Reason(Reason::EndedRequest)
+            }
+            Owner::Request(_) | Owner::Reason(_) => owner,
+        };
+        let account = work.account;
+        // Blocks that found no room in the table are never released; counting
+        // them here only keeps an entry longer.
+        let live_blocks = account.allocated.count.saturating_sub(account.freed.count);
+        match owner {
+            Owner::Request(request) => {
+                if let Some(request) = self.requests.get_mut(&request) {
+                    request.account.merge(account);
+                    if live_blocks != 0 {
+                        request.works.push(id);
+                    }
+                }
+            }
+            Owner::Reason(reason) => {
+                let totals = &mut self.reasons[reason.index()];
+                totals.allocated.merge(account.allocated);
+                totals.live_bytes = totals.live_bytes.saturating_add(account.live_bytes);
+            }
+        }
+        if live_blocks != 0 {
+            let live_blocks = u32::try_from(live_blocks).unwrap_or(u32::MAX);
+            self.settled_works
+                .insert(id, SettledWork { owner, live_blocks });
+        }
+    }
+
+    fn drop_blocks(&mut self, process: usize, ended: bool) {
+        let Some((totals, blocks)) = self.processes.get_mut(process) else {
+            return;
+        };
+        self.live_blocks -= blocks.len();
+        let gone: Vec<Block> = if ended {
+            // What was live when it ended is what it had not freed: requests
+            // keep it as retained.
+            totals.ended = true;
+            *blocks = ProcessBlocks::default();
+            Vec::new()
+        } else {
+            totals.live_bytes = 0;
+            blocks.drain().collect()
+        };
+        for block in gone {
+            self.release(block);
+        }
+    }
+
+    fn endpoint(&mut self, key: EndpointKey) -> EndpointId {
+        if let Some(id) = self.endpoint_ids.get(&key) {
+            return *id;
+        }
+        let id = EndpointId(self.endpoints.len() as u32);
+        self.endpoint_ids.insert(key.clone(), id);
+        self.endpoints.push((key, EndpointTotals::default()));
+        id
+    }
+
+    /// Adds a request to its endpoint, or to the reason why it has none.
+    fn finalise(&mut self, id: RequestId) {
+        let Some(request) = self.requests.remove(&id) else {
+            return;
+        };
+        for work in &request.works {
+            self.settled_works.remove(work);
+        }
+        let endpoint = match (request.endpoint, request.void) {
+            (Some(EndpointId(endpoint)), None) => self.endpoints.get_mut(endpoint as usize),
+            (_, void) => {
+                let totals = &mut self.reasons[void.unwrap_or(Reason::IncompleteHead).index()];
+                totals.allocated.merge(request.account.allocated);
+                None
+            }
+        };
+        if let Some((_, totals)) = endpoint {
+            match request.end {
+                Some(end) => totals.add_ended(&request, end),
+                None => totals.add_unsettled(&request),
+            }
+        }
+    }
+}
+
+impl EndpointTotals {
+    fn add_ended(&mut self, request: &Request, end: End) {
+        let Account {
+            allocated,
+            freed,
+            live_bytes,
+            peak_bytes,
+        } = request.account;
+        self.requests += 1;
+        *self.outcomes.entry(end.outcome).or_default() += 1;
+        if let Some(status) = request.status {
+            *self.status.entry(status).or_default() += 1;
+        }
+        self.allocated.merge(allocated);
+        self.freed.merge(freed);
+        self.alloc_bytes.record(allocated.bytes);
+        self.alloc_count.record(allocated.count);
+        self.peak_bytes.record(peak_bytes);
+        self.retained_bytes.record(live_bytes);
+        self.duration_ns
+            .record(end.at_ns.saturating_sub(request.begin_ns));
+        self.request_bytes.record(end.request_bytes);
+        self.response_bytes.record(end.response_bytes);
+    }
+
+    /// A request whose figures are not final: counted, and its bytes are part of
+    /// the total, but not of any distribution.
+    fn add_unsettled(&mut self, request: &Request) {
+        self.requests += 1;
+        if let Some(status) = request.status {
+            *self.status.entry(status).or_default() += 1;
+        }
+        match request.end {
+            Some(end) => *self.outcomes.entry(end.outcome).or_default() += 1,
+            None => self.in_flight += 1,
+        }
+        self.allocated.merge(request.account.allocated);
+        self.freed.merge(request.account.freed);
+    }
+}
