@@ -188,12 +188,15 @@ impl Collector {
     /// Takes every probe off, takes in what they had still stated, and closes
     /// the capture.
     pub fn end(mut self, why: &str) -> Ended {
+        // Measuring ends now; taking the probes off takes a while, and what
+        // they state meanwhile still counts.
+        let end = own(0, EventBody::TraceEnd {
+            why: why.to_owned(),
+        });
         if let Some(tracer) = self.tracer.take() {
             tracer.stop(&mut |event| self.sink.event(event));
         }
-        self.sink.event(own(0, EventBody::TraceEnd {
-            why: why.to_owned(),
-        }));
+        self.sink.event(end);
         self.sink.pipeline.finish();
         let mut capture = None;
         if let Some(writer) = self.sink.writer.take()

@@ -270,13 +270,13 @@ impl Links {
     /// Takes everything off. Breakpoints go at once; the call returns when the
     /// kernel has waited for the probes that are running.
     pub fn detach_all(&mut self) {
-        let mut links: Vec<OwnedFd> = self
+        let links: Vec<OwnedFd> = self
             .processes
             .drain()
             .flat_map(|(_, process)| process.links)
             .collect();
-        links.append(&mut self.system);
         close_all(links);
+        close_all(std::mem::take(&mut self.system));
     }
 
     fn is_new(&self, pid: u32, file: FileIdentity, subject: Subject) -> bool {

@@ -357,6 +357,30 @@ fn each_process<T>(look: impl Fn(u32) -> Option<T>) -> Result<Vec<T>, TargetErro
         .collect())
 }
 
+/// The processes that descend from any of those given, without them, in
+/// ascending order.
+pub fn descendants(ancestors: &[u32]) -> Result<Vec<u32>, TargetError> {
+    let parents = each_process(|pid| Some((pid, Stat::read(pid).ok()?.parent_pid)))?;
+    let mut found: Vec<u32> = Vec::new();
+    let mut next = ancestors.to_vec();
+    // Every pass goes one generation down; /proc can change underneath, but a
+    // process is taken once, so this ends.
+    while !next.is_empty() {
+        let children: Vec<u32> = parents
+            .iter()
+            .filter(|(pid, parent)| {
+                next.contains(parent) && !ancestors.contains(pid) && !found.contains(pid)
+            })
+            .map(|(pid, _)| *pid)
+            .collect();
+        found.extend(&children);
+        next = children;
+    }
+    found.retain(|pid| traceable(*pid));
+    found.sort_unstable();
+    Ok(found)
+}
+
 /// A file of a process's directory in `/proc`.
 fn proc_path(pid: u32, file: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/{file}"))

@@ -23,7 +23,7 @@ use super::{
     load::{Kernel, LoadError, LoadOptions},
     lock::{self, Lock},
     sys,
-    target::{Selector, TargetError, process, sockets},
+    target::{Selector, TargetError, descendants, process, sockets},
 };
 use crate::{
     decode,
@@ -198,6 +198,9 @@ impl Tracer {
             };
             tracer.add(*pid, origin, sink)?;
         }
+        if tracer.options.follow_children {
+            tracer.add_descendants(&pids, sink)?;
+        }
         let probed = tracer
             .targets
             .values()
@@ -216,6 +219,26 @@ impl Tracer {
             )));
         }
         Ok(tracer)
+    }
+
+    /// Adds the children that the targets had before the trace began. Those
+    /// forked since are followed by the kernel programs.
+    fn add_descendants(
+        &mut self,
+        pids: &[u32],
+        sink: &mut dyn FnMut(Event),
+    ) -> Result<(), TraceError> {
+        for pid in descendants(pids)? {
+            if self.targets.contains_key(&pid) {
+                continue;
+            }
+            match self.add(pid, Origin::Attached, sink) {
+                Err(TraceError::Locked(process)) => return Err(TraceError::Locked(process)),
+                // Gone in the meantime.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// The descriptor that becomes readable when something needs an answer.

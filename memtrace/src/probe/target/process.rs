@@ -194,7 +194,7 @@ mod tests {
         let status = status.expect("the known form");
         assert_eq!((status.tgid, status.inner_pids), (900, vec![12, 1]));
         let plain = Status::parse("Name:\tnginx\nTgid:\t900\nNSpid:\t900\n");
-        assert_eq!(plain.expect("the known form").inner_pids, []);
+        assert_eq!(plain.expect("the known form").inner_pids, [0u32; 0]);
         assert_eq!(Status::parse("Name:\tnginx\n"), None);
     }
 

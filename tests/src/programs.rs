@@ -1,0 +1,111 @@
+//! The C programs under `tests/programs`, compiled when first needed.
+//!
+//! In: a source and compiler flags. Out: the path of the program, in cargo's
+//! target directory. Deliberately not here: running them.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::paths;
+
+const WARNINGS: [&str; 3] = ["-Wall", "-Wextra", "-Werror"];
+
+/// The server of known allocations: dynamic, with glibc.
+pub fn alloc_server() -> anyhow::Result<PathBuf> {
+    compile(
+        "alloc_server",
+        "alloc_server.c",
+        "cc",
+        &["-O2", "-g", "-fno-builtin", "-pthread"],
+    )
+}
+
+/// The same server, statically linked and stripped: no symbol to be found.
+pub fn alloc_server_static_stripped() -> anyhow::Result<PathBuf> {
+    compile(
+        "alloc_server_static",
+        "alloc_server.c",
+        "cc",
+        &["-O2", "-fno-builtin", "-pthread", "-static", "-s"],
+    )
+}
+
+/// The same server, statically linked, with its symbols.
+pub fn alloc_server_static() -> anyhow::Result<PathBuf> {
+    compile(
+        "alloc_server_static_symbols",
+        "alloc_server.c",
+        "cc",
+        &["-O2", "-fno-builtin", "-pthread", "-static"],
+    )
+}
+
+/// The same server with musl.
+pub fn alloc_server_musl() -> anyhow::Result<PathBuf> {
+    compile(
+        "alloc_server_musl",
+        "alloc_server.c",
+        "musl-gcc",
+        &["-O2", "-fno-builtin", "-pthread"],
+    )
+}
+
+/// The counting shim, a library to preload.
+pub fn counting_shim() -> anyhow::Result<PathBuf> {
+    compile(
+        "counting_shim.so",
+        "counting_shim.c",
+        "cc",
+        &["-O2", "-fno-builtin", "-fPIC", "-shared", "-pthread"],
+    )
+}
+
+fn compile(output: &str, source: &str, compiler: &str, flags: &[&str]) -> anyhow::Result<PathBuf> {
+    let directory = paths::target()?.join("test-programs");
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    let lock = File::create(directory.join("lock")).context("cannot create the compile lock")?;
+    flock(&lock, FlockOperation::LockExclusive).context("cannot take the compile lock")?;
+
+    let source = paths::program_source(source);
+    let output = directory.join(output);
+    if is_newer(&output, &source)? {
+        return Ok(output);
+    }
+    // Renamed when whole, so that an interrupted compiler leaves nothing to run.
+    let partial = output.with_extension("partial");
+    let result = Command::new(compiler)
+        .args(WARNINGS)
+        .args(flags)
+        .arg("-o")
+        .arg(&partial)
+        .arg(&source)
+        .arg("-ldl")
+        .output()
+        .with_context(|| format!("cannot run {compiler}: run `cargo xtask setup`"))?;
+    if !result.status.success() {
+        bail!(
+            "{compiler} {}: {}",
+            source.display(),
+            String::from_utf8_lossy(&result.stderr)
+        );
+    }
+    fs::rename(&partial, &output)
+        .with_context(|| format!("cannot name the program {}", output.display()))?;
+    Ok(output)
+}
+
+fn is_newer(output: &Path, source: &Path) -> anyhow::Result<bool> {
+    let source_time = source
+        .metadata()
+        .and_then(|metadata| metadata.modified())
+        .with_context(|| format!("cannot read {}", source.display()))?;
+    Ok(output
+        .metadata()
+        .and_then(|metadata| metadata.modified())
+        .is_ok_and(|output_time| output_time > source_time))
+}

@@ -1,0 +1,210 @@
+//! `cargo xtask setup`: what the tests need on a Debian machine.
+//!
+//! In: the list of packages below, and the pinned Python packages of
+//! `tests/programs/python/requirements.txt`. Out: both installed, the Python
+//! ones in `target/venv`. Quick when nothing is missing. Deliberately not here:
+//! a Rust toolchain, the BPF toolchains (`cargo xtask ebpf` says what it needs),
+//! and any change to services: nginx is installed, not started.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+/// Debian's packages, and what for.
+const PACKAGES: &[&str] = &[
+    // Compilers of the test programs.
+    "gcc",
+    "libc6-dev",
+    "musl-tools",
+    // Allocators other than the C library's.
+    "libjemalloc2",
+    "libtcmalloc-minimal4",
+    "libmimalloc2.0",
+    // Servers.
+    "nginx",
+    "python3",
+    "python3-venv",
+    // Load generators.
+    "nghttp2-client",
+    "apache2-utils",
+    "wrk",
+    // Kernels in virtual machines.
+    "qemu-system-x86",
+    "busybox-static",
+    "cpio",
+    // mount, setpriv, unshare; and a second opinion on what is loaded.
+    "util-linux",
+    "bpftool",
+];
+
+/// Debian's own interpreter: what the test servers are known to run on.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Installs what is missing and says what it does.
+pub fn run() -> anyhow::Result<()> {
+    let repository = repository()?;
+    let missing = missing_packages()?;
+    if missing.is_empty() {
+        println!(
+            "setup: all {} Debian packages are installed",
+            PACKAGES.len()
+        );
+    } else {
+        install(&missing)?;
+    }
+    python_environment(&repository)
+}
+
+fn repository() -> anyhow::Result<PathBuf> {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map(Path::to_path_buf)
+        .context("xtask is not in a repository")
+}
+
+fn missing_packages() -> anyhow::Result<Vec<&'static str>> {
+    let query = Command::new("dpkg-query")
+        .args(["--show", "--showformat", "${Package} ${db:Status-Abbrev}\n"])
+        .args(PACKAGES)
+        .output();
+    let output = match query {
+        Ok(output) => output,
+        Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+            "this machine has no dpkg-query, so it is no Debian: install these packages, or \
+             what your distribution calls them, yourself: {}",
+            PACKAGES.join(" ")
+        ),
+        Err(error) => return Err(error).context("cannot run dpkg-query"),
+    };
+    // It exits with 1 when it knows nothing of one of them; the others are listed.
+    let listed = String::from_utf8_lossy(&output.stdout);
+    let is_installed = |package: &str| {
+        listed.lines().any(|line| {
+            line.split_once(' ')
+                .is_some_and(|(name, status)| name == package && status.trim_end() == "ii")
+        })
+    };
+    Ok(PACKAGES
+        .iter()
+        .copied()
+        .filter(|package| !is_installed(package))
+        .collect())
+}
+
+fn install(packages: &[&str]) -> anyhow::Result<()> {
+    println!("setup: installing {}", packages.join(" "));
+    let installing = || -> anyhow::Result<()> {
+        let _no_services = ServicesHeldBack::new()?;
+        checked(as_root("apt-get").args(["update", "--quiet"]))?;
+        checked(
+            as_root("env")
+                .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install"])
+                .args(["--yes", "--quiet", "--no-install-recommends"])
+                .args(packages),
+        )
+    };
+    installing().with_context(|| {
+        format!(
+            "the tests' packages were not installed; to do it by hand: \
+             apt-get update && apt-get install {}",
+            packages.join(" ")
+        )
+    })
+}
+
+/// Debian starts a server when it is installed, unless this file says no. The
+/// tests start their own; a system-wide nginx is nobody's wish here.
+struct ServicesHeldBack {
+    is_ours: bool,
+}
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl ServicesHeldBack {
+    fn new() -> anyhow::Result<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self { is_ours: false });
+        }
+        // 101: action forbidden by policy.
+        let script = format!("printf '#!/bin/sh\\nexit 101\\n' > {POLICY} && chmod 755 {POLICY}");
+        checked(as_root("sh").args(["-c", &script]))?;
+        Ok(Self { is_ours: true })
+    }
+}
+
+impl Drop for ServicesHeldBack {
+    fn drop(&mut self) {
+        if self.is_ours
+            && let Err(error) = checked(as_root("rm").args(["-f", POLICY]))
+        {
+            eprintln!("setup: remove {POLICY} by hand, or no service will start: {error:#}");
+        }
+    }
+}
+
+/// The virtual environment with the packages of the requirements file. A copy of
+/// the file inside it says what it holds.
+fn python_environment(repository: &Path) -> anyhow::Result<()> {
+    let requirements = repository.join("tests/programs/python/requirements.txt");
+    let wanted = fs::read_to_string(&requirements)
+        .with_context(|| format!("cannot read {}", requirements.display()))?;
+    let environment = repository.join("target/venv");
+    let stamp = environment.join("installed-requirements.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        println!("setup: {} is up to date", environment.display());
+        return Ok(());
+    }
+
+    println!("setup: making {}", environment.display());
+    // Anew, as an environment half made or of another Python is of no use.
+    checked(
+        Command::new(PYTHON)
+            .args(["-m", "venv", "--clear"])
+            .arg(&environment),
+    )?;
+    checked(
+        Command::new(environment.join("bin/python"))
+            .args(["-m", "pip", "install", "--quiet"])
+            .args(["--disable-pip-version-check", "--requirement"])
+            .arg(&requirements),
+    )
+    .context("the Python packages were not installed: is a package index to be reached?")?;
+    fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+/// The command itself for root, through sudo for others.
+fn as_root(program: &str) -> Command {
+    let is_root = fs::read_to_string("/proc/self/status").is_ok_and(|status| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("Uid:"))
+            .and_then(|ids| ids.split_whitespace().nth(1))
+            .is_some_and(|effective| effective == "0")
+    });
+    if is_root {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.arg(program);
+    command
+}
+
+/// Runs it with its output shown; an error that names it unless it succeeds.
+fn checked(command: &mut Command) -> anyhow::Result<()> {
+    let named: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(OsStr::to_string_lossy)
+        .collect();
+    let named = named.join(" ");
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run `{named}`"))?;
+    if !status.success() {
+        bail!("`{named}` ended with {status}");
+    }
+    Ok(())
+}
