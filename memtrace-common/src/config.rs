@@ -57,8 +57,9 @@ pub struct KernelOffsets {
     pub sk_v6_daddr: u32,
     /// `sock_common.skc_v6_rcv_saddr`.
     pub sk_v6_rcv_saddr: u32,
-    /// Padding to a multiple of eight bytes.
-    pub reserved: u32,
+    /// `task_struct.thread.fsbase` on x86-64: the thread's own `pthread_t`. 0
+    /// where there is no such member.
+    pub task_fsbase: u32,
 }
 
 /// The kernel programs' configuration, one read-only global.
@@ -73,5 +74,19 @@ pub struct Config {
     pub collector_pid: u32,
 }
 
+/// What the kernel programs know of a traced process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// Where the process keeps the address of the running CPython thread
+    /// state; 0 if its contexts are not read.
+    pub thread_state_at: u64,
+    /// `PyThreadState.context`, bytes into the thread state.
+    pub context_offset: u32,
+    /// `PyThreadState.thread_id`, bytes into the thread state.
+    pub thread_id_offset: u32,
+}
+
+const _: () = assert!(size_of::<Target>() == 16);
 const _: () = assert!(size_of::<KernelOffsets>() == 104);
 const _: () = assert!(size_of::<Config>() == 112);

@@ -45,6 +45,12 @@ pub enum Kind {
     /// [`SocketRecord`]: a socket call failed for good (reset, broken pipe);
     /// `how` holds the error number.
     SocketError = 16,
+    /// [`ContextRecord`]: the thread now runs in this context of its language
+    /// runtime (CPython's contextvars context).
+    Context = 17,
+    /// [`ContextRecord`]: the thread has made this context, a copy of the one
+    /// it runs in.
+    ContextMade = 18,
 }
 
 impl Kind {
@@ -67,6 +73,8 @@ impl Kind {
             14 => Kind::Mapped,
             15 => Kind::CgroupMove,
             16 => Kind::SocketError,
+            17 => Kind::Context,
+            18 => Kind::ContextMade,
             _ => return None,
         })
     }
@@ -271,6 +279,16 @@ pub struct TaskRecord {
     pub start_boottime_ns: u64,
 }
 
+/// A thread's context in its language runtime.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContextRecord {
+    /// Kind `Context` or `ContextMade`.
+    pub header: Header,
+    /// The context's address in the process; 0: none.
+    pub context: u64,
+}
+
 /// What an allocator function takes and returns; the attach cookie of an entry
 /// probe.
 #[repr(u64)]
@@ -329,12 +347,14 @@ const _: () = assert!(size_of::<DataHead>() == 64);
 const _: () = assert!(size_of::<DataTiny>() == 128);
 const _: () = assert!(size_of::<WaitRecord>() == 32);
 const _: () = assert!(size_of::<TaskRecord>() == 40);
+const _: () = assert!(size_of::<ContextRecord>() == 32);
 
-/// A system call (or its libc function) on sockets, by the shape of its
-/// arguments; the attach cookie of a socket probe.
-#[repr(u64)]
+/// A system call, or a libc function, that is watched, by the shape of its
+/// arguments: the value of a system call's number in the kernel half's table, or
+/// the attach cookie of a libc probe.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SocketCall {
+pub enum WatchedCall {
     /// `f(fd, buffer, length)`: read.
     Recv = 1,
     /// `f(fd, buffer, length, flags, …)`: recv, recvfrom.
@@ -367,28 +387,31 @@ pub enum SocketCall {
     WaitPoll = 15,
     /// `f(highest_plus_one, …)`: select, pselect6.
     WaitSelect = 16,
+    /// `f(addr, length, prot, flags, fd, offset)`: mmap.
+    Map = 17,
 }
 
-impl SocketCall {
+impl WatchedCall {
     /// The call with this wire id, if there is one.
-    pub const fn from_wire(id: u64) -> Option<SocketCall> {
+    pub const fn from_wire(id: u32) -> Option<WatchedCall> {
         Some(match id {
-            1 => SocketCall::Recv,
-            2 => SocketCall::RecvFlags,
-            3 => SocketCall::RecvVector,
-            4 => SocketCall::RecvMessage,
-            5 => SocketCall::Send,
-            6 => SocketCall::SendVector,
-            7 => SocketCall::SendMessage,
-            8 => SocketCall::SendFile,
-            9 => SocketCall::Splice,
-            10 => SocketCall::Accept,
-            11 => SocketCall::Connect,
-            12 => SocketCall::Shutdown,
-            13 => SocketCall::Close,
-            14 => SocketCall::WaitEpoll,
-            15 => SocketCall::WaitPoll,
-            16 => SocketCall::WaitSelect,
+            1 => WatchedCall::Recv,
+            2 => WatchedCall::RecvFlags,
+            3 => WatchedCall::RecvVector,
+            4 => WatchedCall::RecvMessage,
+            5 => WatchedCall::Send,
+            6 => WatchedCall::SendVector,
+            7 => WatchedCall::SendMessage,
+            8 => WatchedCall::SendFile,
+            9 => WatchedCall::Splice,
+            10 => WatchedCall::Accept,
+            11 => WatchedCall::Connect,
+            12 => WatchedCall::Shutdown,
+            13 => WatchedCall::Close,
+            14 => WatchedCall::WaitEpoll,
+            15 => WatchedCall::WaitPoll,
+            16 => WatchedCall::WaitSelect,
+            17 => WatchedCall::Map,
             _ => return None,
         })
     }

@@ -29,6 +29,9 @@ pub const PAYLOAD_HEAD: usize = 4096;
 /// decide whether a chunked body ended (`0\r\n\r\n`).
 pub const TAIL: usize = 8;
 
+/// System call numbers that can be watched: above every architecture's.
+pub const SYSCALLS_MAX: u32 = 512;
+
 /// Parts of a vectored call that are looked into; the rest is reported as one
 /// part without payload, its length counted.
 pub const IOVECS_MAX: usize = 8;

@@ -19,6 +19,7 @@ use memtrace_common::{
 };
 
 use crate::{
+    context,
     emit::{QUIET, header, record},
     maps::{PendingAlloc, current, lost, thread_state},
 };
@@ -122,6 +123,7 @@ fn leave(sp_at_entry: u64, returned: u64) {
     let Some(call) = AllocCall::from_wire(u64::from(pending.call)) else {
         return;
     };
+    context::state_if_changed(pid, tid, state);
     match call {
         AllocCall::Size
         | AllocCall::CountSize

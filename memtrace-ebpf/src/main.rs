@@ -10,6 +10,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod alloc;
+mod context;
 mod emit;
 mod kernel;
 mod maps;

@@ -4,11 +4,11 @@ use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     helpers::bpf_get_current_pid_tgid,
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use memtrace_common::{
-    config::Config,
-    limits::{PROCESSES_MAX, RING_BYTES, THREADS_MAX},
+    config::{Config, Target},
+    limits::{PROCESSES_MAX, RING_BYTES, SYSCALLS_MAX, THREADS_MAX},
     loss::Loss,
 };
 
@@ -41,7 +41,7 @@ static CONFIG: Config = Config {
         sk_num: 0,
         sk_v6_daddr: 0,
         sk_v6_rcv_saddr: 0,
-        reserved: 0,
+        task_fsbase: 0,
     },
     follow_children: 0,
     collector_pid: 0,
@@ -68,7 +68,17 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
 /// Traced processes, by process id.
 #[map]
-pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(PROCESSES_MAX, BPF_F_NO_PREALLOC);
+pub static TARGETS: HashMap<u32, Target> =
+    HashMap::with_max_entries(PROCESSES_MAX, BPF_F_NO_PREALLOC);
+
+/// Watched system calls: `WatchedCall` by system call number, 0 for the rest.
+#[map]
+pub static SYSCALLS: Array<u32> = Array::with_max_entries(SYSCALLS_MAX, 0);
+
+/// Number of traced processes whose runtime contexts are read: with none, an
+/// allocation need not look for its process's entry.
+#[map]
+pub static CONTEXTS: Array<u32> = Array::with_max_entries(1, 0);
 
 /// What each traced thread is in the middle of, by thread id.
 #[map]
@@ -87,6 +97,8 @@ pub struct ThreadState {
     pub call: PendingCall,
     /// Not 0: a socket record was emitted since the last Wait record.
     pub active: u64,
+    /// The runtime context stated last; 0 if it must be stated again.
+    pub context: u64,
 }
 
 /// The outermost allocator call that has not returned.
@@ -110,20 +122,14 @@ pub struct PendingAlloc {
     pub nested: u32,
 }
 
-/// The socket call that has not returned.
+/// The libc socket function that has not returned.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct PendingCall {
-    /// The socket's inode number.
-    pub inode: u64,
-    /// Buffer, or array of buffers.
-    pub buffer: u64,
-    /// `socket::Op`; 0 if no call is pending.
-    pub op: u32,
-    /// The descriptor.
-    pub fd: i32,
-    /// Number of buffers in the array.
-    pub buffers: u64,
+    /// Its arguments.
+    pub args: [u64; 4],
+    /// `WatchedCall` by wire id; 0 if none is pending.
+    pub call: u64,
 }
 
 const EMPTY: ThreadState = ThreadState {
@@ -136,13 +142,11 @@ const EMPTY: ThreadState = ThreadState {
         nested: 0,
     },
     call: PendingCall {
-        inode: 0,
-        buffer: 0,
-        op: 0,
-        fd: 0,
-        buffers: 0,
+        args: [0; 4],
+        call: 0,
     },
     active: 0,
+    context: 0,
 };
 
 /// Process and thread id of the current task.

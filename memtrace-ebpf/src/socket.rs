@@ -1,9 +1,12 @@
-//! Socket calls of traced processes: at entry the socket is looked up and the
-//! arguments are kept, at exit the result decides what is stated.
+//! Socket calls of traced processes: when one has returned, its arguments and
+//! its result decide what is stated; what ends something (a close, a wait) is
+//! stated when it is entered.
 //!
-//! The same logic serves system call tracepoints and uprobes on libc's
-//! functions; the probe's cookie tells the call
-//! (`memtrace_common::event::SocketCall`).
+//! Two raw tracepoints see every system call, look its number up in a table and
+//! turn away at once from those that are not watched. Arguments are still in the
+//! registers when a call returns, so a call that was blocked when the trace began
+//! is seen like any other. The same logic serves uprobes on libc's functions,
+//! whose arguments must be kept from entry to return.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -11,27 +14,28 @@ use aya_ebpf::{
         bpf_get_attach_cookie, bpf_probe_read_user,
         generated::bpf_probe_read_user as raw_probe_read_user,
     },
-    macros::{tracepoint, uprobe, uretprobe},
-    programs::{ProbeContext, RetProbeContext, TracePointContext},
+    macros::{raw_tracepoint, uprobe, uretprobe},
+    programs::{ProbeContext, RawTracePointContext, RetProbeContext},
 };
 use memtrace_common::{
     event::{
-        DataHead, DataRecord, FLAG_LAST, FLAG_MORE, FLAG_UNREADABLE, Kind, SocketCall,
-        SocketRecord, WaitKind, WaitRecord,
+        DataHead, DataRecord, FLAG_LAST, FLAG_MORE, FLAG_UNREADABLE, Kind, SocketRecord, WaitKind,
+        WaitRecord, WatchedCall,
     },
     limits::{IOVECS_MAX, PAYLOAD_HEAD, PAYLOAD_SMALL, TAIL},
     loss::Loss,
 };
 
 use crate::{
-    emit::{QUIET, header, record},
-    kernel::{StreamSocket, stream_socket},
+    emit::{QUIET, URGENT, header, record},
+    kernel::{StreamSocket, read, stream_socket},
     maps::{
-        EVENTS, PendingCall, ThreadState, current, existing_thread_state, is_target, lost,
+        EVENTS, SYSCALLS, ThreadState, current, existing_thread_state, is_target, lost,
         thread_state,
     },
 };
 
+const PROT_EXEC: u64 = 4;
 const MSG_PEEK: u64 = 2;
 const MSG_ERRQUEUE: u64 = 0x2000;
 const EPIPE: i64 = 32;
@@ -44,46 +48,39 @@ const EINPROGRESS: i64 = 115;
 /// Payload room of the smallest data record.
 const PAYLOAD_TINY: usize = 64;
 
-/// What to do when the pending call returns.
-#[repr(u32)]
-#[derive(Clone, Copy, PartialEq)]
-enum Op {
-    Recv = 1,
-    RecvVector = 2,
-    RecvUnread = 3,
-    Send = 4,
-    SendVector = 5,
-    SendUnread = 6,
-    Accept = 7,
-    Connect = 8,
-}
-
-/// sys_enter of a socket call. Arguments start at byte 16, eight bytes each
-/// (trace_event_raw_sys_enter, since 2.6.33).
-#[tracepoint]
-pub fn syscall_enter(ctx: TracePointContext) -> u32 {
+/// match-proto:v3.8:include/trace/events/syscalls.h:sys_enter
+/// (struct pt_regs *regs, long id)
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn syscall_enter(ctx: RawTracePointContext) -> i32 {
+    let number: u64 = ctx.arg(1);
+    let Some(call) = watched(number) else { return 0 };
+    if !is_stated_at_entry(call) {
+        return 0;
+    }
     let (pid, tid) = current();
     if !is_target(pid) {
         return 0;
     }
-    // SAFETY: the context is this program's own; the reads are inside it.
-    let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
-    let arg = |n: usize| unsafe { ctx.read_at::<u64>(16 + 8 * n) }.unwrap_or(0);
-    if let Some(call) = SocketCall::from_wire(cookie) {
-        begin(pid, tid, call, [arg(0), arg(1), arg(2), arg(3)]);
+    if let Some(args) = arguments(ctx.arg(0), true) {
+        entered(pid, tid, call, args);
     }
     0
 }
 
-/// sys_exit of a socket call: the result is at byte 16
-/// (trace_event_raw_sys_exit).
-#[tracepoint]
-pub fn syscall_exit(ctx: TracePointContext) -> u32 {
+/// match-proto:v3.8:include/trace/events/syscalls.h:sys_exit
+/// (struct pt_regs *regs, long ret)
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn syscall_exit(ctx: RawTracePointContext) -> i32 {
+    let regs: u64 = ctx.arg(0);
+    let Some(number) = syscall_number(regs) else { return 0 };
+    let Some(call) = watched(number) else { return 0 };
     let (pid, tid) = current();
-    if let Some(state) = existing_thread_state(tid) {
-        // SAFETY: inside the context.
-        let result = unsafe { ctx.read_at::<i64>(16) }.unwrap_or(-1);
-        finish(pid, tid, state, result);
+    if !is_target(pid) {
+        return 0;
+    }
+    let result: i64 = ctx.arg(1);
+    if let Some(args) = arguments(regs, false) {
+        returned(pid, tid, call, args, result);
     }
     0
 }
@@ -98,8 +95,13 @@ pub fn libc_enter(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is this program's own.
     let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
     let arg = |n| ctx.arg::<u64>(n).unwrap_or(0);
-    if let Some(call) = SocketCall::from_wire(cookie) {
-        begin(pid, tid, call, [arg(0), arg(1), arg(2), arg(3)]);
+    let args = [arg(0), arg(1), arg(2), arg(3)];
+    if let Some(call) = WatchedCall::from_wire(cookie as u32) {
+        entered(pid, tid, call, args);
+        if let Some(state) = thread_state(tid) {
+            state.call.args = args;
+            state.call.call = cookie;
+        }
     }
     0
 }
@@ -110,190 +112,260 @@ pub fn libc_enter(ctx: ProbeContext) -> u32 {
 pub fn libc_return(ctx: RetProbeContext) -> u32 {
     let (pid, tid) = current();
     if let Some(state) = existing_thread_state(tid) {
-        let result = ctx.ret::<i64>();
-        let connecting = state.call.op == Op::Connect as u32 && result as i32 == -1;
-        // int results are not extended to 64 bits; byte counts fit in 63.
-        let result = if connecting {
-            -EINPROGRESS
-        } else if result as i32 == -1 {
-            -1
-        } else {
-            result
+        let pending = state.call;
+        state.call.call = 0;
+        let Some(call) = WatchedCall::from_wire(pending.call as u32) else {
+            return 0;
         };
-        finish(pid, tid, state, result);
+        let result = ctx.ret::<i64>();
+        // int results are not extended to 64 bits; byte counts fit in 63.
+        let result = if result as i32 != -1 {
+            result
+        } else if matches!(call, WatchedCall::Connect) {
+            -EINPROGRESS
+        } else {
+            -1
+        };
+        returned(pid, tid, call, pending.args, result);
     }
     0
 }
 
+/// What is watched under a system call number.
 #[inline(always)]
-fn begin(pid: u32, tid: u32, call: SocketCall, args: [u64; 4]) {
-    match call {
-        SocketCall::WaitEpoll => return wait(pid, tid, WaitKind::Epoll, 0),
-        SocketCall::WaitPoll => return wait(pid, tid, WaitKind::Poll, args[1] as u32),
-        SocketCall::WaitSelect => return wait(pid, tid, WaitKind::Select, args[0] as u32),
-        SocketCall::Accept => {
-            wait(pid, tid, WaitKind::Accept, 0);
-            if let Some(state) = thread_state(tid) {
-                state.call = PendingCall {
-                    inode: 0,
-                    buffer: 0,
-                    op: Op::Accept as u32,
-                    fd: args[0] as i32,
-                    buffers: 0,
-                };
-            }
-            return;
-        }
-        _ => {}
-    }
+fn watched(number: u64) -> Option<WatchedCall> {
+    WatchedCall::from_wire(*SYSCALLS.get(number as u32)?)
+}
 
-    let mut fd = args[0] as i32;
-    let mut socket = stream_socket(fd);
-    let mut splice_out = false;
-    if matches!(call, SocketCall::Splice) && socket.is_none() {
-        fd = args[2] as i32;
-        socket = stream_socket(fd);
-        splice_out = true;
-    }
-    let Some(socket) = socket else { return };
+/// orig_rax: byte 120 of `struct pt_regs` (arch/x86/include/asm/ptrace.h).
+#[cfg(bpf_target_arch = "x86_64")]
+#[inline(always)]
+fn syscall_number(regs: u64) -> Option<u64> {
+    read(regs, 120)
+}
 
-    let (op, buffer, buffers) = match call {
-        SocketCall::Recv => (Op::Recv, args[1], 0),
-        SocketCall::RecvFlags => {
-            if args[3] & (MSG_PEEK | MSG_ERRQUEUE) != 0 {
-                return;
-            }
-            (Op::Recv, args[1], 0)
-        }
-        SocketCall::RecvVector => (Op::RecvVector, args[1], args[2]),
-        SocketCall::RecvMessage => {
-            if args[2] & (MSG_PEEK | MSG_ERRQUEUE) != 0 {
-                return;
-            }
-            let (array, count) = message_buffers(args[1]);
-            (Op::RecvVector, array, count)
-        }
-        SocketCall::Send => (Op::Send, args[1], 0),
-        SocketCall::SendVector => (Op::SendVector, args[1], args[2]),
-        SocketCall::SendMessage => {
-            let (array, count) = message_buffers(args[1]);
-            (Op::SendVector, array, count)
-        }
-        SocketCall::SendFile => (Op::SendUnread, 0, 0),
-        SocketCall::Splice => {
-            if splice_out {
-                (Op::SendUnread, 0, 0)
-            } else {
-                (Op::RecvUnread, 0, 0)
-            }
-        }
-        SocketCall::Connect => (Op::Connect, 0, 0),
-        SocketCall::Shutdown => {
-            state_fact(pid, tid, Kind::Shutdown, 0, &socket, fd, args[1] as u32);
-            return;
-        }
-        SocketCall::Close => {
-            let flags = if socket.is_last_reference() { FLAG_LAST } else { 0 };
-            state_fact(pid, tid, Kind::Close, flags, &socket, fd, 0);
-            return;
-        }
-        SocketCall::Accept
-        | SocketCall::WaitEpoll
-        | SocketCall::WaitPoll
-        | SocketCall::WaitSelect => return,
-    };
-    if let Some(state) = thread_state(tid) {
-        state.call = PendingCall {
-            inode: socket.inode,
-            buffer,
-            op: op as u32,
-            fd,
-            buffers,
-        };
-    }
+/// rdi, rsi, rdx and r10: bytes 112, 104, 96 and 56 of `struct pt_regs`
+/// (arch/x86/include/asm/ptrace.h), the same at entry and exit.
+#[cfg(bpf_target_arch = "x86_64")]
+#[inline(always)]
+fn arguments(regs: u64, _entry: bool) -> Option<[u64; 4]> {
+    Some([
+        read(regs, 112)?,
+        read(regs, 104)?,
+        read(regs, 96)?,
+        read(regs, 56)?,
+    ])
+}
+
+/// syscallno: byte 280 of `struct pt_regs` (arch/arm64/include/asm/ptrace.h).
+#[cfg(bpf_target_arch = "aarch64")]
+#[inline(always)]
+fn syscall_number(regs: u64) -> Option<u64> {
+    let number: i32 = read(regs, 280)?;
+    Some(number as u64)
+}
+
+/// x0 to x3: bytes 0 to 24 of `struct pt_regs` (arch/arm64/include/asm/ptrace.h);
+/// at exit x0 holds the result, and orig_x0 at byte 272 what it was.
+#[cfg(bpf_target_arch = "aarch64")]
+#[inline(always)]
+fn arguments(regs: u64, entry: bool) -> Option<[u64; 4]> {
+    Some([
+        read(regs, if entry { 0 } else { 272 })?,
+        read(regs, 8)?,
+        read(regs, 16)?,
+        read(regs, 24)?,
+    ])
+}
+
+/// Calls that end something: what they end is there only before they run.
+#[inline(always)]
+fn is_stated_at_entry(call: WatchedCall) -> bool {
+    matches!(
+        call,
+        WatchedCall::Accept
+            | WatchedCall::Shutdown
+            | WatchedCall::Close
+            | WatchedCall::WaitEpoll
+            | WatchedCall::WaitPoll
+            | WatchedCall::WaitSelect
+    )
 }
 
 #[inline(always)]
-fn finish(pid: u32, tid: u32, state: &mut ThreadState, result: i64) {
-    let call = state.call;
-    if call.op == 0 {
-        return;
+fn entered(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4]) {
+    match call {
+        WatchedCall::WaitEpoll => wait(pid, tid, WaitKind::Epoll, 0),
+        WatchedCall::WaitPoll => wait(pid, tid, WaitKind::Poll, args[1] as u32),
+        WatchedCall::WaitSelect => wait(pid, tid, WaitKind::Select, args[0] as u32),
+        WatchedCall::Accept => wait(pid, tid, WaitKind::Accept, 0),
+        WatchedCall::Shutdown | WatchedCall::Close => {
+            let fd = args[0] as i32;
+            let Some(socket) = stream_socket(fd) else {
+                return;
+            };
+            if matches!(call, WatchedCall::Shutdown) {
+                state_fact(pid, tid, Kind::Shutdown, 0, &socket, fd, args[1] as u32);
+            } else {
+                let flags = if socket.is_last_reference() { FLAG_LAST } else { 0 };
+                state_fact(pid, tid, Kind::Close, flags, &socket, fd, 0);
+            }
+        }
+        WatchedCall::Recv
+        | WatchedCall::RecvFlags
+        | WatchedCall::RecvVector
+        | WatchedCall::RecvMessage
+        | WatchedCall::Send
+        | WatchedCall::SendVector
+        | WatchedCall::SendMessage
+        | WatchedCall::SendFile
+        | WatchedCall::Splice
+        | WatchedCall::Connect
+        | WatchedCall::Map => {}
     }
-    state.call.op = 0;
+}
 
-    if call.op == Op::Accept as u32 {
-        if result >= 0
-            && let Some(socket) = stream_socket(result as i32)
-        {
-            state.active = 1;
-            state_fact(pid, tid, Kind::Accept, 0, &socket, result as i32, 0);
+/// Where a call's bytes are.
+#[derive(Clone, Copy)]
+enum Bytes {
+    /// In one buffer.
+    At(u64),
+    /// In an array of so many buffers.
+    In(u64, u64),
+    /// Not in the process.
+    Nowhere,
+}
+
+#[inline(always)]
+fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) {
+    let mut fd = args[0] as i32;
+    let (kind, bytes) = match call {
+        WatchedCall::Recv => (Kind::Recv, Bytes::At(args[1])),
+        WatchedCall::RecvFlags => {
+            if args[3] & (MSG_PEEK | MSG_ERRQUEUE) != 0 {
+                return;
+            }
+            (Kind::Recv, Bytes::At(args[1]))
         }
+        WatchedCall::RecvVector => (Kind::Recv, Bytes::In(args[1], args[2])),
+        WatchedCall::RecvMessage => {
+            if args[2] & (MSG_PEEK | MSG_ERRQUEUE) != 0 {
+                return;
+            }
+            (Kind::Recv, message_buffers(args[1]))
+        }
+        WatchedCall::Send => (Kind::Send, Bytes::At(args[1])),
+        WatchedCall::SendVector => (Kind::Send, Bytes::In(args[1], args[2])),
+        WatchedCall::SendMessage => (Kind::Send, message_buffers(args[1])),
+        WatchedCall::SendFile => (Kind::Send, Bytes::Nowhere),
+        WatchedCall::Splice => {
+            // One end is a pipe; the other may be a socket.
+            if result <= 0 {
+                return;
+            }
+            if stream_socket(fd).is_some() {
+                (Kind::Recv, Bytes::Nowhere)
+            } else {
+                fd = args[2] as i32;
+                (Kind::Send, Bytes::Nowhere)
+            }
+        }
+        WatchedCall::Accept => {
+            if result >= 0
+                && let Some(socket) = stream_socket(result as i32)
+                && let Some(state) = thread_state(tid)
+            {
+                touched(state);
+                state_fact(pid, tid, Kind::Accept, 0, &socket, result as i32, 0);
+            }
+            return;
+        }
+        WatchedCall::Connect => {
+            if (result == 0 || result == -EINPROGRESS)
+                && let Some(socket) = stream_socket(fd)
+            {
+                state_fact(pid, tid, Kind::Connect, 0, &socket, fd, 0);
+            }
+            return;
+        }
+        WatchedCall::Map => {
+            // Anonymous memory is never mapped executable by a loader; whether
+            // there is a file is seen by the collector.
+            if args[2] & PROT_EXEC != 0 && result > 0 {
+                record(header(Kind::Mapped, 0, pid, tid), URGENT, Loss::RingFullTask);
+            }
+            return;
+        }
+        WatchedCall::Shutdown
+        | WatchedCall::Close
+        | WatchedCall::WaitEpoll
+        | WatchedCall::WaitPoll
+        | WatchedCall::WaitSelect => return,
+    };
+    if result < 0 && !is_final(-result) {
         return;
     }
-    if call.op == Op::Connect as u32 {
-        if (result == 0 || result == -EINPROGRESS)
-            && let Some(socket) = stream_socket(call.fd)
-        {
-            state_fact(pid, tid, Kind::Connect, 0, &socket, call.fd, 0);
-        }
+    let Some(socket) = stream_socket(fd) else {
         return;
-    }
+    };
     if result < 0 {
-        let errno = -result;
-        if errno == ECONNRESET
-            || errno == EPIPE
-            || errno == ETIMEDOUT
-            || errno == ECONNABORTED
-            || errno == ENOTCONN
-        {
-            record(
-                SocketRecord {
-                    header: header(Kind::SocketError, 0, pid, tid),
-                    inode: call.inode,
-                    fd: call.fd,
-                    how: errno as u32,
-                    ..SocketRecord::default()
-                },
-                QUIET,
-                Loss::RingFullSocket,
-            );
-        }
+        state_fact(pid, tid, Kind::SocketError, 0, &socket, fd, -result as u32);
         return;
     }
-    state.active = 1;
-    let receiving = call.op <= Op::RecvUnread as u32;
-    if result == 0 && !receiving {
+    if result == 0 && matches!(kind, Kind::Send) {
         return;
     }
+    let Some(state) = thread_state(tid) else {
+        return;
+    };
+    touched(state);
     let mut part = Part {
-        kind: if receiving { Kind::Recv } else { Kind::Send },
+        kind,
         pid,
         tid,
-        inode: call.inode,
-        fd: call.fd,
+        inode: socket.inode,
+        fd,
         buffer: 0,
         len: result as u64,
         more: false,
     };
-    if call.op == Op::Recv as u32 || call.op == Op::Send as u32 {
-        part.buffer = call.buffer;
-        data(&part);
-    } else if call.op == Op::RecvVector as u32 || call.op == Op::SendVector as u32 {
-        vector(&mut part, call.buffer, call.buffers);
-    } else {
-        data(&part);
+    match bytes {
+        Bytes::At(buffer) => {
+            part.buffer = buffer;
+            data(&part);
+        }
+        Bytes::In(array, count) => vector(&mut part, array, count),
+        Bytes::Nowhere => data(&part),
     }
+}
+
+/// Errors after which the connection is of no more use.
+#[inline(always)]
+fn is_final(errno: i64) -> bool {
+    errno == ECONNRESET
+        || errno == EPIPE
+        || errno == ETIMEDOUT
+        || errno == ECONNABORTED
+        || errno == ENOTCONN
+}
+
+/// The thread took part in a connection: its next wait is stated, and so is the
+/// context in which it goes on.
+#[inline(always)]
+fn touched(state: &mut ThreadState) {
+    state.active = 1;
+    state.context = 0;
 }
 
 /// `msg_iov` and `msg_iovlen` of a `struct user_msghdr`, at bytes 16 and 24
 /// (include/linux/socket.h).
 #[inline(always)]
-fn message_buffers(message: u64) -> (u64, u64) {
+fn message_buffers(message: u64) -> Bytes {
     // SAFETY: the helper checks the address.
     let pair = unsafe { bpf_probe_read_user((message + 16) as *const [u64; 2]) };
     match pair {
-        Ok([array, count]) => (array, count),
-        Err(_) => (0, 0),
+        Ok([array, count]) => Bytes::In(array, count),
+        Err(_) => Bytes::Nowhere,
     }
 }
 
@@ -473,6 +545,7 @@ fn wait(pid: u32, tid: u32, kind: WaitKind, descriptors: u32) {
         return;
     }
     state.active = 0;
+    state.context = 0;
     record(
         WaitRecord {
             header: header(Kind::Wait, 0, pid, tid),

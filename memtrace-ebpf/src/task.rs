@@ -1,11 +1,11 @@
-//! Processes and threads that come, go, or change their program; libraries
-//! that are mapped later; moves between cgroups.
+//! Processes and threads that come, go, or change their program; moves between
+//! cgroups.
 
 use aya_ebpf::{
-    macros::{raw_tracepoint, tracepoint},
-    programs::{RawTracePointContext, TracePointContext},
+    macros::raw_tracepoint, programs::RawTracePointContext,
 };
 use memtrace_common::{
+    config::Target,
     event::{FLAG_FOLLOWED, FLAG_PROCESS, Kind, TaskRecord},
     loss::Loss,
 };
@@ -15,8 +15,6 @@ use crate::{
     kernel::read,
     maps::{TARGETS, THREADS, config, current, is_target, lost},
 };
-
-const PROT_EXEC: u64 = 4;
 
 /// match-proto:v5.0:include/trace/events/sched.h:sched_process_fork
 /// (struct task_struct *parent, struct task_struct *child)
@@ -34,7 +32,13 @@ pub fn task_fork(ctx: RawTracePointContext) -> i32 {
         flags |= FLAG_PROCESS;
         if config!(follow_children) != 0 {
             // Before the child runs: its first socket call is seen already.
-            match TARGETS.insert(child_pid, 1, 0) {
+            // A forked child has its parent's memory, and so its runtime at
+            // the same place.
+            let inherited = match unsafe { TARGETS.get(pid) } {
+                Some(target) => *target,
+                None => Target::default(),
+            };
+            match TARGETS.insert(child_pid, inherited, 0) {
                 Ok(()) => flags |= FLAG_FOLLOWED,
                 Err(_) => lost(Loss::ProcessesFull),
             }
@@ -60,8 +64,10 @@ pub fn task_exec(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let task: u64 = ctx.arg(0);
-    // Whatever a thread was in the middle of is gone with the old program.
+    // Whatever a thread was in the middle of is gone with the old program, and
+    // so is its runtime.
     let _ = THREADS.remove(tid);
+    let _ = TARGETS.insert(pid, Target::default(), 0);
     record(
         TaskRecord {
             header: header(Kind::Exec, 0, pid, tid),
@@ -122,26 +128,5 @@ pub fn task_cgroup_move(ctx: RawTracePointContext) -> i32 {
         URGENT,
         Loss::RingFullTask,
     );
-    0
-}
-
-/// mmap(addr, length, prot, flags, fd, offset): a file mapped executable.
-#[tracepoint]
-pub fn mmap_enter(ctx: TracePointContext) -> u32 {
-    let (pid, tid) = current();
-    if !is_target(pid) {
-        return 0;
-    }
-    // SAFETY: system call arguments start at byte 16, eight bytes each
-    // (trace_event_raw_sys_enter).
-    let prot: u64 = unsafe { ctx.read_at(16 + 2 * 8) }.unwrap_or(0);
-    let fd: u64 = unsafe { ctx.read_at(16 + 4 * 8) }.unwrap_or(0);
-    if prot & PROT_EXEC != 0 && fd as i32 >= 0 {
-        record(
-            header(Kind::Mapped, 0, pid, tid),
-            URGENT,
-            Loss::RingFullTask,
-        );
-    }
     0
 }

@@ -13,30 +13,33 @@
 //!   waited or turned: that stretch is settled then;
 //! - once a response has ended, what follows falls to the same request unless
 //!   something else is proven (clean-up after the response);
+//! - in a runtime whose contexts are read (asyncio), a context works for the
+//!   request for which it was made, on whichever thread and after whatever
+//!   wait it runs;
 //! - a wait for a single descriptor in the middle of a request (a database's
 //!   answer, say) is part of the request.
 
 mod attributed;
 mod connection;
+mod context;
 mod process;
 mod reason;
 mod thread;
 
-pub use attributed::{
-    Attributed, ConnCount, ConnKind, Credit, Outcome, Owner, ProcessIndex,
-};
+pub use attributed::{Attributed, ConnCount, ConnKind, Credit, Outcome, Owner, ProcessIndex};
 pub use connection::CONNECTIONS_MAX;
 pub use reason::Reason;
 
 use memtrace_common::event::WaitKind;
 
 use crate::{
-    event::{Data, Event, EventBody},
+    event::{Data, Direction, Event, EventBody},
     id::{ProcessId, SocketId},
 };
 use connection::{AfterWrite, Connections, Turn};
+use context::Contexts;
 use process::Processes;
-use thread::{Context, Thread, Threads};
+use thread::{Context, Reading, Thread, Threads};
 
 /// The name under which connections that could not be followed are counted.
 pub const LOSS_CONNECTIONS_FULL: &str = "connections_full";
@@ -47,6 +50,7 @@ pub struct Attributor {
     processes: Processes,
     threads: Threads,
     connections: Connections,
+    contexts: Contexts,
     overflow_told: u64,
 }
 
@@ -157,17 +161,25 @@ impl Attributor {
             EventBody::Exec { start_ns: _ } => {
                 let index = self.processes.of_pid(pid, out);
                 self.threads.end_process(index, None, out);
+                self.contexts.end_process(index);
                 out.push(Attributed::ProcessExec { index });
             }
             EventBody::Exit { process } => {
                 self.threads.end(tid, out);
                 if *process && let Some(index) = self.processes.ended(pid) {
                     self.threads.end_process(index, None, out);
+                    self.contexts.end_process(index);
                     self.connections.end_process(index, ts_ns, out);
                     out.push(Attributed::ProcessEnd { index });
                 }
             }
             EventBody::Mapped | EventBody::CgroupMove => {}
+            EventBody::Context { context } => self.context(pid, tid, *context, out),
+            EventBody::ContextMade { context } => {
+                let process = self.begin_thread(pid, tid, out);
+                let request = self.threads.request_of(tid);
+                self.contexts.made(process, *context, request);
+            }
             EventBody::Process(fact) => self.processes.described(fact, out),
             EventBody::Loss { cause, total } => out.push(Attributed::Loss {
                 cause: cause.clone(),
@@ -193,12 +205,7 @@ impl Attributor {
         self.threads.finish(out);
     }
 
-    fn credit(
-        &mut self,
-        pid: u32,
-        tid: u32,
-        out: &mut Vec<Attributed>,
-    ) -> (ProcessIndex, Credit) {
+    fn credit(&mut self, pid: u32, tid: u32, out: &mut Vec<Attributed>) -> (ProcessIndex, Credit) {
         let process = self.begin_thread(pid, tid, out);
         let credit = self.threads.credit(tid, out);
         (
@@ -208,12 +215,7 @@ impl Attributor {
     }
 
     /// Makes sure that the thread is known.
-    fn begin_thread(
-        &mut self,
-        pid: u32,
-        tid: u32,
-        out: &mut Vec<Attributed>,
-    ) -> ProcessIndex {
+    fn begin_thread(&mut self, pid: u32, tid: u32, out: &mut Vec<Attributed>) -> ProcessIndex {
         let process = self.processes.of_pid(pid, out);
         let processes = &self.processes;
         self.threads.get_or_begin(tid, process, || {
@@ -252,10 +254,7 @@ impl Attributor {
         let process = self.begin_thread(pid, tid, out);
         // The first connection of a thread that ran before the trace tells what
         // it was: no background thread, but one whose message had been missed.
-        let first = self
-            .threads
-            .get(tid)
-            .is_some_and(|thread| !thread.served);
+        let first = self.threads.get(tid).is_some_and(|thread| !thread.served);
         let proven = if first && self.processes.was_attached(process) && proven.is_none() {
             Some(Owner::Reason(Reason::BeforeFirstHead))
         } else {
@@ -266,29 +265,36 @@ impl Attributor {
         self.threads.get_or_begin(tid, process, fallback).served = true;
     }
 
-    fn data(
-        &mut self,
-        ts_ns: u64,
-        pid: u32,
-        tid: u32,
-        data: &Data,
-        out: &mut Vec<Attributed>,
-    ) {
+    fn data(&mut self, ts_ns: u64, pid: u32, tid: u32, data: &Data, out: &mut Vec<Attributed>) {
         let process = self.begin_thread(pid, tid, out);
         let working_for = self.threads.request_of(tid);
-        let turn = self.connections.data(
-            data,
-            process,
-            working_for,
-            ts_ns,
-            &mut self.processes,
-            out,
-        );
+        let turn =
+            self.connections
+                .data(data, process, working_for, ts_ns, &mut self.processes, out);
         match turn {
             Turn::Stay => {}
             Turn::To(owner) => {
                 self.processes.set_served(process);
-                self.turn(pid, tid, Context::Clear(owner), None, out);
+                let idle = self.threads.get(tid).is_some_and(|thread| {
+                    matches!(
+                        thread.context,
+                        Context::Open {
+                            fallback: Owner::Reason(Reason::BetweenRequests),
+                            ..
+                        }
+                    )
+                });
+                let proven = idle.then_some(Owner::Reason(Reason::ReceiveBuffer));
+                self.turn(pid, tid, Context::Clear(owner), proven, out);
+                if let (Owner::Request(request), Direction::Recv) = (owner, data.direction) {
+                    self.threads.set_reading(
+                        tid,
+                        Some(Reading {
+                            request,
+                            context: None,
+                        }),
+                    );
+                }
             }
             Turn::Wrote(wrote, after) => {
                 let context = match after {
@@ -312,9 +318,7 @@ impl Attributor {
         out: &mut Vec<Attributed>,
     ) {
         let worked_here = match self.threads.get(tid).map(|thread| thread.context) {
-            Some(Context::Clear(Owner::Request(request))) => {
-                self.connections.owes(socket, request)
-            }
+            Some(Context::Clear(Owner::Request(request))) => self.connections.owes(socket, request),
             // After a response, or with nothing to do: whatever the connection,
             // the thread is done with it.
             Some(Context::Open { .. } | Context::Clear(Owner::Reason(_))) => true,
@@ -339,6 +343,58 @@ impl Attributor {
         let in_request = matches!(thread.context, Context::Clear(Owner::Request(_)));
         if for_new_events || !in_request {
             self.threads.turn(tid, BETWEEN, None, out);
+            self.threads.set_reading(tid, None);
+        }
+    }
+
+    /// The thread goes on in another context of its runtime, or says again
+    /// which one it is in.
+    fn context(&mut self, pid: u32, tid: u32, context: u64, out: &mut Vec<Attributed>) {
+        let process = self.begin_thread(pid, tid, out);
+        let Some(thread) = self.threads.get(tid).copied() else {
+            return;
+        };
+        if let Some(request) = self.contexts.request(process, context) {
+            let context = Context::Clear(Owner::Request(request));
+            if thread.context != context {
+                self.threads.turn(tid, context, None, out);
+            }
+            return;
+        }
+        match thread.reading {
+            // The first context after bytes were received is that of whoever
+            // reads them.
+            Some(Reading {
+                request,
+                context: None,
+            }) => self.threads.set_reading(
+                tid,
+                Some(Reading {
+                    request,
+                    context: Some(context),
+                }),
+            ),
+            Some(Reading {
+                request,
+                context: Some(reader),
+            }) if reader == context => {
+                let context = Context::Clear(Owner::Request(request));
+                let busy_otherwise = matches!(
+                    thread.context,
+                    Context::Clear(Owner::Request(other)) if other != request
+                );
+                if busy_otherwise {
+                    self.threads.turn(tid, context, None, out);
+                }
+            }
+            // Another reader's, or one of nobody known: what follows is open.
+            Some(Reading { .. }) | None => {
+                let in_request = matches!(thread.context, Context::Clear(Owner::Request(_)));
+                if in_request {
+                    self.threads.turn(tid, BETWEEN, None, out);
+                    self.threads.set_reading(tid, None);
+                }
+            }
         }
     }
 }

@@ -95,6 +95,8 @@
 //! | 19 | Loss | cause (text), total |
 //! | 20 | TraceBegin | |
 //! | 21 | TraceEnd | why (text) |
+//! | 22 | Context | context (number) |
+//! | 23 | ContextMade | context (number) |
 //!
 //! *text*: a length, and that many bytes from bytes (UTF-8, except in payloads
 //! and tails). *texts*: a count and that many texts. *socket*: zigzag of the

@@ -190,9 +190,12 @@ impl Collector {
     pub fn end(mut self, why: &str) -> Ended {
         // Measuring ends now; taking the probes off takes a while, and what
         // they state meanwhile still counts.
-        let end = own(0, EventBody::TraceEnd {
-            why: why.to_owned(),
-        });
+        let end = own(
+            0,
+            EventBody::TraceEnd {
+                why: why.to_owned(),
+            },
+        );
         if let Some(tracer) = self.tracer.take() {
             tracer.stop(&mut |event| self.sink.event(event));
         }

@@ -8,9 +8,9 @@
 use std::mem::offset_of;
 
 use memtrace_common::event::{
-    Addresses, AllocRecord, DataHead, DataTiny, FLAG_FOLLOWED, FLAG_LAST, FLAG_MORE, FLAG_PROCESS,
-    FLAG_UNREADABLE, FreeRecord, Header, Kind, ReallocRecord, SocketRecord, TaskRecord, WaitKind,
-    WaitRecord,
+    Addresses, AllocRecord, ContextRecord, DataHead, DataTiny, FLAG_FOLLOWED, FLAG_LAST, FLAG_MORE,
+    FLAG_PROCESS, FLAG_UNREADABLE, FreeRecord, Header, Kind, ReallocRecord, SocketRecord,
+    TaskRecord, WaitKind, WaitRecord,
 };
 use memtrace_common::limits::TAIL;
 use thiserror::Error;
@@ -149,6 +149,12 @@ pub fn record(bytes: &[u8]) -> Result<Event, DecodeError> {
         },
         Kind::Mapped => EventBody::Mapped,
         Kind::CgroupMove => EventBody::CgroupMove,
+        Kind::Context => EventBody::Context {
+            context: context(bytes)?,
+        },
+        Kind::ContextMade => EventBody::ContextMade {
+            context: context(bytes)?,
+        },
     };
     Ok(Event {
         ts_ns: header.u64(offset_of!(Header, ts_ns)),
@@ -156,6 +162,11 @@ pub fn record(bytes: &[u8]) -> Result<Event, DecodeError> {
         tid: header.u32(offset_of!(Header, tid)),
         body,
     })
+}
+
+fn context(bytes: &[u8]) -> Result<u64, DecodeError> {
+    let fields = Fields::new(bytes, size_of::<ContextRecord>())?;
+    Ok(fields.u64(offset_of!(ContextRecord, context)))
 }
 
 fn socket_fact(bytes: &[u8]) -> Result<SocketFact, DecodeError> {

@@ -113,6 +113,16 @@ pub enum EventBody {
     Mapped,
     /// A process moved to another cgroup.
     CgroupMove,
+    /// The thread works in this context of its language runtime from now on.
+    Context {
+        /// The context's address in the process; 0: none.
+        context: u64,
+    },
+    /// The thread has made this context, as a copy of the one it works in.
+    ContextMade {
+        /// The new context's address in the process.
+        context: u64,
+    },
     /// The collector describes a traced process: at the attach, and again when
     /// it has changed its program or loaded another allocator.
     Process(ProcessFact),

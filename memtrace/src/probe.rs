@@ -12,6 +12,7 @@ pub mod load;
 pub mod lock;
 pub mod maps;
 pub mod place;
+pub mod python;
 pub mod symbols;
 pub mod sys;
 pub mod target;

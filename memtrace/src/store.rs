@@ -399,8 +399,7 @@ impl Store {
                     ConnKind::Found => self.connections.found_open += 1,
                 }
                 self.connections.open += 1;
-                self.connections.open_max =
-                    self.connections.open_max.max(self.connections.open);
+                self.connections.open_max = self.connections.open_max.max(self.connections.open);
             }
             Attributed::ConnEnd { conn: _ } => {
                 self.connections.closed += 1;

@@ -33,7 +33,9 @@ pub fn alone() -> anyhow::Result<Measuring> {
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
     let path = std::env::temp_dir().join("memtrace-tests.lock");
-    let file = File::create(&path)
+    // Opened if it is there: it may be another user's, which is no hindrance.
+    let file = File::open(&path)
+        .or_else(|_| File::create(&path))
         .with_context(|| format!("cannot create the lock {}", path.display()))?;
     flock(&file, FlockOperation::LockExclusive)
         .with_context(|| format!("cannot lock {}", path.display()))?;

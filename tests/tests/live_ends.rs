@@ -74,7 +74,7 @@ fn the_server_serves_on_after_sigkill() -> anyhow::Result<()> {
     serves_on_after(Signal::KILL)
 }
 
-/// nginx and Python, killed off ten times each while loaded.
+/// nginx and Python, each traced four times by a memtrace that is killed.
 #[test]
 fn servers_serve_on_through_traces_killed_one_after_the_other() -> anyhow::Result<()> {
     let Some(_alone) = gate::tracing_allowed()? else {
@@ -87,7 +87,7 @@ fn servers_serve_on_through_traces_killed_one_after_the_other() -> anyhow::Resul
         (&python, "/plain", 12_000),
     ] {
         let load = H2load::start(requests, 8, [server.url(path)])?;
-        for _ in 0..10 {
+        for _ in 0..4 {
             let recording = Recording::of_pids(&server.pids())?;
             recording.stop_by(Signal::KILL)?;
         }

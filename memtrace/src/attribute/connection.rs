@@ -8,8 +8,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::{
     attribute::{
-        Attributed, ConnCount, ConnKind, Outcome, Owner, ProcessIndex, Reason,
-        process::Processes,
+        Attributed, ConnCount, ConnKind, Outcome, Owner, ProcessIndex, Reason, process::Processes,
     },
     event::{Data, Direction},
     id::{ConnId, RequestId, SocketId},
@@ -157,8 +156,7 @@ impl Connections {
         let front = conn.exchanges.front().map(|(_, request)| *request);
         let mut messages = std::mem::take(&mut self.messages);
         if data.direction == Direction::Recv && data.len == 0 {
-            conn.session
-                .close_direction(Direction::Recv, &mut messages);
+            conn.session.close_direction(Direction::Recv, &mut messages);
         } else {
             let bytes = Bytes {
                 len: data.len,
@@ -202,8 +200,7 @@ impl Connections {
             return;
         }
         let mut messages = std::mem::take(&mut self.messages);
-        conn.session
-            .close_direction(Direction::Send, &mut messages);
+        conn.session.close_direction(Direction::Send, &mut messages);
         for message in messages.drain(..) {
             conn.message(message, &mut self.request_next, ts_ns, processes, out);
         }
@@ -237,12 +234,7 @@ impl Connections {
     }
 
     /// Every connection that this process used last is gone with it.
-    pub fn end_process(
-        &mut self,
-        process: ProcessIndex,
-        ts_ns: u64,
-        out: &mut Vec<Attributed>,
-    ) {
+    pub fn end_process(&mut self, process: ProcessIndex, ts_ns: u64, out: &mut Vec<Attributed>) {
         let mut sockets: Vec<(ConnId, SocketId)> = self
             .conns
             .iter()
@@ -392,7 +384,12 @@ impl Conn {
                 exchange,
                 response_bytes,
                 request_bytes,
-            } => (*exchange, Outcome::Complete, *request_bytes, *response_bytes),
+            } => (
+                *exchange,
+                Outcome::Complete,
+                *request_bytes,
+                *response_bytes,
+            ),
             Message::RequestAbandoned {
                 exchange,
                 how,

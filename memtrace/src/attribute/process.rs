@@ -42,12 +42,7 @@ impl Processes {
         self.living.get(&pid).copied()
     }
 
-    fn begin(
-        &mut self,
-        id: ProcessId,
-        origin: Origin,
-        out: &mut Vec<Attributed>,
-    ) -> ProcessIndex {
+    fn begin(&mut self, id: ProcessId, origin: Origin, out: &mut Vec<Attributed>) -> ProcessIndex {
         let index = ProcessIndex(self.all.len() as u32);
         self.all.push(Process {
             id,
@@ -110,12 +105,7 @@ impl Processes {
         self.describe(index, fact.clone(), out);
     }
 
-    fn describe(
-        &mut self,
-        index: ProcessIndex,
-        fact: ProcessFact,
-        out: &mut Vec<Attributed>,
-    ) {
+    fn describe(&mut self, index: ProcessIndex, fact: ProcessFact, out: &mut Vec<Attributed>) {
         if let Some(process) = self.all.get_mut(index.0 as usize) {
             process.fact = Some(fact.clone());
             out.push(Attributed::ProcessDescribed { index, fact });
@@ -150,12 +140,7 @@ impl Processes {
     }
 
     /// Method and route template of a request, bounded for each process.
-    pub fn route(
-        &mut self,
-        index: ProcessIndex,
-        method: &str,
-        target: &str,
-    ) -> (String, String) {
+    pub fn route(&mut self, index: ProcessIndex, method: &str, target: &str) -> (String, String) {
         match self.all.get_mut(index.0 as usize) {
             Some(process) => {
                 let row = process.routes.fold(method, &route::template(target));

@@ -12,6 +12,9 @@ pub enum Reason {
     /// The thread serves requests, and at that time had none: it had waited for
     /// events, or had closed its connection.
     BetweenRequests,
+    /// Between waiting for events and receiving a message: for the buffer into
+    /// which it was received.
+    ReceiveBuffer,
     /// A connection had been accepted and no byte of a request had arrived.
     ConnectionSetup,
     /// The trace began while the thread was at work; no message had been seen
@@ -31,10 +34,11 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of their wire names.
-    pub const ALL: [Reason; 10] = [
+    pub const ALL: [Reason; 11] = [
         Reason::Startup,
         Reason::BackgroundThread,
         Reason::BetweenRequests,
+        Reason::ReceiveBuffer,
         Reason::ConnectionSetup,
         Reason::BeforeFirstHead,
         Reason::MalformedHead,
@@ -55,6 +59,7 @@ impl Reason {
             Reason::Startup => "startup",
             Reason::BackgroundThread => "background_thread",
             Reason::BetweenRequests => "between_requests",
+            Reason::ReceiveBuffer => "receive_buffer",
             Reason::ConnectionSetup => "connection_setup",
             Reason::BeforeFirstHead => "before_first_head",
             Reason::MalformedHead => "malformed_head",

@@ -34,6 +34,17 @@ pub struct Thread {
     pub context: Context,
     /// It has taken part in a connection.
     pub served: bool,
+    /// The request of which it received bytes, as long as it has not waited.
+    pub reading: Option<Reading>,
+}
+
+/// A request that a thread received bytes of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Which request.
+    pub request: RequestId,
+    /// The runtime context in which it was received; `None` until it is stated.
+    pub context: Option<u64>,
 }
 
 /// All threads of the traced processes.
@@ -58,6 +69,7 @@ impl Threads {
                 fallback: fallback(),
             },
             served: false,
+            reading: None,
         });
         thread.process = process;
         thread
@@ -116,6 +128,13 @@ impl Threads {
         };
         settle(thread, proven, out);
         thread.context = context;
+    }
+
+    /// Notes of which request the thread received bytes.
+    pub fn set_reading(&mut self, tid: u32, reading: Option<Reading>) {
+        if let Some(thread) = self.threads.get_mut(&tid) {
+            thread.reading = reading;
+        }
     }
 
     /// The thread has ended.

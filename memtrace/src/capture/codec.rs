@@ -45,6 +45,8 @@ enum Tag {
     Loss = 19,
     TraceBegin = 20,
     TraceEnd = 21,
+    Context = 22,
+    ContextMade = 23,
 }
 
 impl Tag {
@@ -71,6 +73,8 @@ impl Tag {
             19 => Tag::Loss,
             20 => Tag::TraceBegin,
             21 => Tag::TraceEnd,
+            22 => Tag::Context,
+            23 => Tag::ContextMade,
             _ => return None,
         })
     }
@@ -95,6 +99,8 @@ impl Tag {
             EventBody::Exit { .. } => Tag::Exit,
             EventBody::Mapped => Tag::Mapped,
             EventBody::CgroupMove => Tag::CgroupMove,
+            EventBody::Context { .. } => Tag::Context,
+            EventBody::ContextMade { .. } => Tag::ContextMade,
             EventBody::Process(_) => Tag::Process,
             EventBody::OpenSocket { .. } => Tag::OpenSocket,
             EventBody::Loss { .. } => Tag::Loss,

@@ -142,7 +142,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         top: None,
     };
     let mut out = std::io::stdout().lock();
-    printed(table::write(&ended.report, &table_options(&order), &mut out))?;
+    printed(table::write(
+        &ended.report,
+        &table_options(&order),
+        &mut out,
+    ))?;
     printed(explain(
         &mut out,
         answered.load(Ordering::Relaxed),
@@ -270,4 +274,3 @@ fn read_answer(reader: &mut BufReader<TcpStream>) -> Option<()> {
     std::io::copy(&mut reader.take(length), &mut std::io::sink()).ok()?;
     Some(())
 }
-

@@ -82,7 +82,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     match failure {
         Some(failure) => Err(failure),
-        None => printed(writeln!(sheet.out, "\nEverything that a trace needs works.")),
+        None => printed(writeln!(
+            sheet.out,
+            "\nEverything that a trace needs works."
+        )),
     }
 }
 
@@ -141,14 +144,14 @@ fn kernel<W: Write>(sheet: &mut Sheet<W>) -> io::Result<Option<Failure>> {
     sheet.ok("uprobes", kernel.uprobes.name())?;
     let mut links = Links::default();
     let mut failure = None;
-    match links.attach_tasks(&mut kernel, true) {
+    match links.attach_tasks(&kernel, true) {
         Ok(()) => sheet.ok("process events", "fork, exec, exit, cgroup moves")?,
         Err(error) => {
             sheet.fails("process events", &error.to_string())?;
             failure = Some(Failure::Kernel(error.to_string()));
         }
     }
-    match links.attach_tracepoints(&kernel, true) {
+    match links.attach_system_calls(&mut kernel, true) {
         Ok(()) => sheet.ok("socket calls", "system call tracepoints")?,
         Err(error) => {
             sheet.fails(
@@ -197,7 +200,10 @@ fn one_process<W: Write>(sheet: &mut Sheet<W>, pid: u32) -> io::Result<Option<Fa
             let accepted = open.iter().filter(|socket| socket.accepted).count();
             sheet.ok(
                 "open connections",
-                &format!("{accepted} accepted, {} opened by it", open.len() - accepted),
+                &format!(
+                    "{accepted} accepted, {} opened by it",
+                    open.len() - accepted
+                ),
             )?;
         }
         Err(error) => sheet.note("open connections", &format!("cannot be told: {error}"))?,

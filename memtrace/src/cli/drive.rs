@@ -1,8 +1,6 @@
 //! Driving a trace until it has to end: signals, time, and the ring's call.
 
-use std::{
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tokio::{
     signal::unix::{SignalKind, signal},

@@ -1,7 +1,9 @@
 //! `memtrace record`: trace and write a capture.
 
 use std::{
+    ffi::OsStr,
     io::{IsTerminal as _, Write as _},
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     str::FromStr,
     time::{Duration, Instant},
@@ -120,8 +122,14 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 
 /// Forks the command's process, if one is to be started.
 pub fn start_waiting(targets: &TargetArguments) -> Result<Option<Waiting>, Failure> {
-    if targets.command.is_empty() {
+    let Some(program) = targets.command.first() else {
         return Ok(None);
+    };
+    if !can_be_found(program) {
+        return Err(Failure::NoTarget(format!(
+            "there is no program {} to run",
+            program.to_string_lossy()
+        )));
     }
     Waiting::new(&targets.command)
         .map(Some)
@@ -139,6 +147,15 @@ pub fn start_command(waiting: Option<Waiting>) -> Result<(), Failure> {
         });
     }
     Ok(())
+}
+
+/// Whether a command's program exists, where the shell would look for it.
+fn can_be_found(program: &OsStr) -> bool {
+    if program.as_bytes().contains(&b'/') {
+        return Path::new(program).exists();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
 fn cannot_run(error: &std::io::Error) -> Failure {
@@ -164,7 +181,12 @@ pub fn announce(collector: &Collector) {
 
 fn shortened(pids: &[String]) -> String {
     const SHOWN: usize = 8;
-    let mut text = pids.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let mut text = pids
+        .iter()
+        .take(SHOWN)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
     if pids.len() > SHOWN {
         text.push_str(", …");
     }

@@ -88,10 +88,7 @@ impl TargetArguments {
         let cgroups = self.cgroup.iter().cloned().map(Selector::Cgroup);
         let containers = self.container.iter().cloned().map(Selector::Container);
         let names = self.name.iter().cloned().map(Selector::Name);
-        pids.chain(cgroups)
-            .chain(containers)
-            .chain(names)
-            .collect()
+        pids.chain(cgroups).chain(containers).chain(names).collect()
     }
 
     /// How long after its request's end a block must live to be retained, ns.

@@ -127,7 +127,9 @@ fn watch(mut collector: Collector, arguments: &Arguments) -> Result<(), Failure>
     match viewed {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            return Err(Failure::Output(format!("the terminal cannot be used: {error}")));
+            return Err(Failure::Output(format!(
+                "the terminal cannot be used: {error}"
+            )));
         }
         Err(_) => return Err(Failure::Other("the live view failed".into())),
     }

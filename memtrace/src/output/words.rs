@@ -22,6 +22,7 @@ pub fn reason_text(reason: &str) -> &str {
         "startup" => "by a process that the trace saw start, before its first message",
         "background_thread" => "by a thread that took part in no connection",
         "between_requests" => "by a serving thread that had no request at that time",
+        "receive_buffer" => "by a serving thread to receive its next message, before it came",
         "connection_setup" => "for an accepted connection, before a request's first byte",
         "before_first_head" => "by a thread at work when the trace began, before its first message",
         "malformed_head" => "on a connection whose request head could not be parsed",
@@ -324,25 +325,13 @@ mod tests {
 
     #[test]
     fn every_documented_reason_and_cause_has_words() {
-        for reason in [
-            "startup",
-            "background_thread",
-            "between_requests",
-            "connection_setup",
-            "before_first_head",
-            "malformed_head",
-            "incomplete_head",
-            "connection_closed",
-            "upgraded_connection",
-            "outgoing_connection",
-            "ended_request",
-            "not_http",
-            "ambiguous",
-        ] {
+        for reason in crate::attribute::Reason::ALL.map(crate::attribute::Reason::name) {
             assert_ne!(reason_text(reason), reason);
         }
         assert_eq!(reason_text("of_tomorrow"), "of_tomorrow");
-        assert_ne!(cause_text("ring_full_alloc"), "ring_full_alloc");
+        for cause in memtrace_common::loss::Loss::ALL.map(memtrace_common::loss::Loss::name) {
+            assert_ne!(cause_text(cause), cause);
+        }
         assert_eq!(cause_text("of_tomorrow"), "of_tomorrow");
     }
 

@@ -6,88 +6,91 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
-    io::{self, Read as _},
+    ffi::CStr,
+    io,
     os::fd::{AsFd as _, OwnedFd},
 };
 
-use memtrace_common::event::SocketCall;
+use memtrace_common::event::WatchedCall;
 
 use super::{
     discover::{AllocatorObject, Role, SocketObject},
     load::{Kernel, UprobeKind},
     maps::FileIdentity,
+    python::Python,
     sys::{self, Side},
 };
 
 /// Where socket facts come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SocketProbes {
-    /// System call tracepoints.
+    /// The system call tracepoints.
     #[default]
     Tracepoints,
     /// Uprobes on libc's functions.
     Libc,
 }
 
-/// The system calls watched: name, shape, whether their result matters.
-/// Architectures lack some of them; a missing tracepoint is passed over.
-const SYSTEM_CALLS: [(&str, SocketCall, bool); 23] = [
-    ("read", SocketCall::Recv, true),
-    ("recvfrom", SocketCall::RecvFlags, true),
-    ("readv", SocketCall::RecvVector, true),
-    ("recvmsg", SocketCall::RecvMessage, true),
-    ("write", SocketCall::Send, true),
-    ("sendto", SocketCall::Send, true),
-    ("writev", SocketCall::SendVector, true),
-    ("sendmsg", SocketCall::SendMessage, true),
-    ("sendfile64", SocketCall::SendFile, true),
-    ("sendfile", SocketCall::SendFile, true),
-    ("splice", SocketCall::Splice, true),
-    ("accept", SocketCall::Accept, true),
-    ("accept4", SocketCall::Accept, true),
-    ("connect", SocketCall::Connect, true),
-    ("shutdown", SocketCall::Shutdown, false),
-    ("close", SocketCall::Close, false),
-    ("epoll_wait", SocketCall::WaitEpoll, false),
-    ("epoll_pwait", SocketCall::WaitEpoll, false),
-    ("epoll_pwait2", SocketCall::WaitEpoll, false),
-    ("poll", SocketCall::WaitPoll, false),
-    ("ppoll", SocketCall::WaitPoll, false),
-    ("select", SocketCall::WaitSelect, false),
-    ("pselect6", SocketCall::WaitSelect, false),
+/// The system calls watched, by their number on this architecture. (That of
+/// aarch64 has only the newer form of some.)
+const SYSTEM_CALLS: &[(libc::c_long, WatchedCall)] = &[
+    (libc::SYS_read, WatchedCall::Recv),
+    (libc::SYS_recvfrom, WatchedCall::RecvFlags),
+    (libc::SYS_readv, WatchedCall::RecvVector),
+    (libc::SYS_recvmsg, WatchedCall::RecvMessage),
+    (libc::SYS_write, WatchedCall::Send),
+    (libc::SYS_sendto, WatchedCall::Send),
+    (libc::SYS_writev, WatchedCall::SendVector),
+    (libc::SYS_sendmsg, WatchedCall::SendMessage),
+    (libc::SYS_sendfile, WatchedCall::SendFile),
+    (libc::SYS_splice, WatchedCall::Splice),
+    (libc::SYS_accept, WatchedCall::Accept),
+    (libc::SYS_accept4, WatchedCall::Accept),
+    (libc::SYS_connect, WatchedCall::Connect),
+    (libc::SYS_shutdown, WatchedCall::Shutdown),
+    (libc::SYS_close, WatchedCall::Close),
+    (libc::SYS_epoll_pwait, WatchedCall::WaitEpoll),
+    (libc::SYS_epoll_pwait2, WatchedCall::WaitEpoll),
+    (libc::SYS_ppoll, WatchedCall::WaitPoll),
+    (libc::SYS_pselect6, WatchedCall::WaitSelect),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_epoll_wait, WatchedCall::WaitEpoll),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_poll, WatchedCall::WaitPoll),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_select, WatchedCall::WaitSelect),
 ];
 
 /// The libc functions watched instead, with their shape and whether their
 /// result matters.
-pub const LIBC_FUNCTIONS: [(&str, SocketCall, bool); 27] = [
-    ("read", SocketCall::Recv, true),
-    ("__read_chk", SocketCall::Recv, true),
-    ("recv", SocketCall::RecvFlags, true),
-    ("__recv_chk", SocketCall::Recv, true),
-    ("recvfrom", SocketCall::RecvFlags, true),
-    ("__recvfrom_chk", SocketCall::Recv, true),
-    ("readv", SocketCall::RecvVector, true),
-    ("recvmsg", SocketCall::RecvMessage, true),
-    ("write", SocketCall::Send, true),
-    ("send", SocketCall::Send, true),
-    ("sendto", SocketCall::Send, true),
-    ("writev", SocketCall::SendVector, true),
-    ("sendmsg", SocketCall::SendMessage, true),
-    ("sendfile", SocketCall::SendFile, true),
-    ("sendfile64", SocketCall::SendFile, true),
-    ("splice", SocketCall::Splice, true),
-    ("accept", SocketCall::Accept, true),
-    ("accept4", SocketCall::Accept, true),
-    ("connect", SocketCall::Connect, true),
-    ("shutdown", SocketCall::Shutdown, false),
-    ("close", SocketCall::Close, false),
-    ("epoll_wait", SocketCall::WaitEpoll, false),
-    ("epoll_pwait", SocketCall::WaitEpoll, false),
-    ("poll", SocketCall::WaitPoll, false),
-    ("__poll_chk", SocketCall::WaitPoll, false),
-    ("ppoll", SocketCall::WaitPoll, false),
-    ("select", SocketCall::WaitSelect, false),
+pub const LIBC_FUNCTIONS: [(&str, WatchedCall, bool); 27] = [
+    ("read", WatchedCall::Recv, true),
+    ("__read_chk", WatchedCall::Recv, true),
+    ("recv", WatchedCall::RecvFlags, true),
+    ("__recv_chk", WatchedCall::Recv, true),
+    ("recvfrom", WatchedCall::RecvFlags, true),
+    ("__recvfrom_chk", WatchedCall::Recv, true),
+    ("readv", WatchedCall::RecvVector, true),
+    ("recvmsg", WatchedCall::RecvMessage, true),
+    ("write", WatchedCall::Send, true),
+    ("send", WatchedCall::Send, true),
+    ("sendto", WatchedCall::Send, true),
+    ("writev", WatchedCall::SendVector, true),
+    ("sendmsg", WatchedCall::SendMessage, true),
+    ("sendfile", WatchedCall::SendFile, true),
+    ("sendfile64", WatchedCall::SendFile, true),
+    ("splice", WatchedCall::Splice, true),
+    ("accept", WatchedCall::Accept, true),
+    ("accept4", WatchedCall::Accept, true),
+    ("connect", WatchedCall::Connect, true),
+    ("shutdown", WatchedCall::Shutdown, false),
+    ("close", WatchedCall::Close, false),
+    ("epoll_wait", WatchedCall::WaitEpoll, false),
+    ("epoll_pwait", WatchedCall::WaitEpoll, false),
+    ("poll", WatchedCall::WaitPoll, false),
+    ("__poll_chk", WatchedCall::WaitPoll, false),
+    ("ppoll", WatchedCall::WaitPoll, false),
+    ("select", WatchedCall::WaitSelect, false),
 ];
 
 /// The links of one process.
@@ -95,13 +98,15 @@ pub const LIBC_FUNCTIONS: [(&str, SocketCall, bool); 27] = [
 struct ProcessLinks {
     /// Files whose probes are in place.
     files: HashSet<(FileIdentity, Subject)>,
-    links: Vec<OwnedFd>,
+    entries: Vec<OwnedFd>,
+    returns: Vec<OwnedFd>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Subject {
     Allocator,
     Sockets,
+    Contexts,
 }
 
 /// Everything that is attached.
@@ -116,74 +121,64 @@ impl Links {
     ///
     /// # Errors
     /// The kernel's refusal.
-    pub fn attach_tasks(&mut self, kernel: &mut Kernel, cgroups: bool) -> io::Result<()> {
+    pub fn attach_tasks(&mut self, kernel: &Kernel, cgroups: bool) -> io::Result<()> {
         let mut programs = vec![
-            ("task_fork", "sched_process_fork"),
-            ("task_exec", "sched_process_exec"),
-            ("task_exit", "sched_process_exit"),
+            ("task_fork", c"sched_process_fork"),
+            ("task_exec", c"sched_process_exec"),
+            ("task_exit", c"sched_process_exit"),
         ];
         if cgroups {
-            programs.push(("task_cgroup_move", "cgroup_attach_task"));
+            programs.push(("task_cgroup_move", c"cgroup_attach_task"));
         }
-        for (program, tracepoint) in programs {
-            // aya keeps the link in the program: it goes with `kernel`.
-            kernel
-                .raw_tracepoint(program)?
-                .attach(tracepoint)
-                .map_err(|error| io::Error::other(format!("{tracepoint}: {error}")))?;
-        }
-        Ok(())
+        self.attach_raw_tracepoints(kernel, &programs)
     }
 
-    /// Watches libraries being mapped and, with `sockets`, socket calls, by
-    /// system call tracepoints.
+    /// Watches system calls: libraries being mapped and, with `sockets`, socket
+    /// calls.
     ///
     /// # Errors
     /// The kernel has no system call tracepoints, or refuses them.
-    pub fn attach_tracepoints(&mut self, kernel: &Kernel, sockets: bool) -> io::Result<()> {
-        let tracefs = sys::tracefs().map_err(|error| context("tracefs", &error))?;
-        let mut attach = |event: String, program: &str, cookie: u64| -> io::Result<()> {
-            let path = format!("events/syscalls/{event}/id");
-            let id = match sys::open_at(tracefs.as_fd(), &path) {
-                Ok(file) => read_number(File::from(file))?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(io::Error::from(io::ErrorKind::NotFound));
-                }
-                Err(error) => return Err(context(&path, &error)),
-            };
-            let perf = sys::perf_tracepoint(id).map_err(|error| context(&event, &error))?;
-            let program = kernel.program_fd(program)?;
-            let link = sys::link_perf_event(program, perf.as_fd(), cookie)
-                .map_err(|error| context(&event, &error))?;
+    pub fn attach_system_calls(&mut self, kernel: &mut Kernel, sockets: bool) -> io::Result<()> {
+        let mut watched = vec![(libc::SYS_mmap, WatchedCall::Map)];
+        if sockets {
+            watched.extend(SYSTEM_CALLS);
+        }
+        for (number, call) in watched {
+            kernel
+                .watch(number as u32, call)
+                .map_err(io::Error::other)?;
+        }
+        let programs = [
+            ("syscall_exit", c"sys_exit"),
+            ("syscall_enter", c"sys_enter"),
+        ];
+        self.attach_raw_tracepoints(kernel, &programs)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "this kernel has no system call tracepoints \
+                     (CONFIG_HAVE_SYSCALL_TRACEPOINTS)",
+                ),
+                _ => error,
+            })
+    }
+
+    fn attach_raw_tracepoints(
+        &mut self,
+        kernel: &Kernel,
+        programs: &[(&str, &CStr)],
+    ) -> io::Result<()> {
+        for (program, tracepoint) in programs {
+            let program = kernel.program(program)?;
+            let link = sys::open_raw_tracepoint(program, tracepoint).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("{}: {error}", tracepoint.to_string_lossy()),
+                )
+            })?;
             self.system.push(link);
-            self.system.push(perf);
-            Ok(())
-        };
-        attach("sys_enter_mmap".into(), "mmap_enter", 0).map_err(no_tracepoints)?;
-        if !sockets {
-            return Ok(());
         }
-        let mut received = false;
-        for (name, call, has_result) in SYSTEM_CALLS {
-            // The exit first: an entry without its exit would be kept.
-            let exit = if has_result {
-                attach(format!("sys_exit_{name}"), "syscall_exit", 0)
-            } else {
-                Ok(())
-            };
-            let both = exit
-                .and_then(|()| attach(format!("sys_enter_{name}"), "syscall_enter", call as u64));
-            match both {
-                Ok(()) => received |= call == SocketCall::RecvFlags,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if received {
-            Ok(())
-        } else {
-            Err(no_tracepoints(io::Error::from(io::ErrorKind::NotFound)))
-        }
+        Ok(())
     }
 
     /// Probes an allocator in a process; nothing if that was done already.
@@ -253,29 +248,53 @@ impl Links {
         Ok(())
     }
 
+    /// Watches contexts being made in a CPython process.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn attach_contexts(
+        &mut self,
+        kernel: &Kernel,
+        pid: u32,
+        python: &Python,
+    ) -> io::Result<()> {
+        if !self.is_new(pid, python.file, Subject::Contexts) {
+            return Ok(());
+        }
+        let sites = [(python.copy_current_offset, 0)];
+        let path = python.attach_path();
+        self.attach_sites(kernel, pid, &path, "context_made", Side::Return, &sites)?;
+        self.done(pid, python.file, Subject::Contexts);
+        Ok(())
+    }
+
     /// Probes attached in a process: links, or perf events with their links.
     pub fn count(&self, pid: u32) -> usize {
         self.processes
             .get(&pid)
-            .map_or(0, |process| process.links.len())
+            .map_or(0, |process| process.entries.len() + process.returns.len())
     }
 
     /// Forgets a process that is gone.
     pub fn detach_process(&mut self, pid: u32) {
         if let Some(process) = self.processes.remove(&pid) {
-            close_all(process.links);
+            close_all(process.entries);
+            close_all(process.returns);
         }
     }
 
     /// Takes everything off. Breakpoints go at once; the call returns when the
-    /// kernel has waited for the probes that are running.
+    /// kernel has waited for the uprobes that are running.
+    ///
+    /// Entries go before returns: a call whose entry was seen shall end.
     pub fn detach_all(&mut self) {
-        let links: Vec<OwnedFd> = self
-            .processes
-            .drain()
-            .flat_map(|(_, process)| process.links)
-            .collect();
-        close_all(links);
+        let (mut entries, mut returns) = (Vec::new(), Vec::new());
+        for (_, mut process) in self.processes.drain() {
+            entries.append(&mut process.entries);
+            returns.append(&mut process.returns);
+        }
+        close_all(entries);
+        close_all(returns);
         close_all(std::mem::take(&mut self.system));
     }
 
@@ -302,8 +321,12 @@ impl Links {
         if sites.is_empty() {
             return Ok(());
         }
-        let program = kernel.uprobe_program(program)?;
-        let links = &mut self.processes.entry(pid).or_default().links;
+        let program = kernel.program(program)?;
+        let process = self.processes.entry(pid).or_default();
+        let links = match side {
+            Side::Entry => &mut process.entries,
+            Side::Return => &mut process.returns,
+        };
         match kernel.uprobes {
             UprobeKind::Multi => {
                 links.push(sys::link_uprobe_multi(program, path, sites, pid, side)?);
@@ -336,27 +359,4 @@ fn close_all(links: Vec<OwnedFd>) {
             scope.spawn(move || drop(batch));
         }
     });
-}
-
-fn read_number(mut file: File) -> io::Result<u64> {
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    text.trim()
-        .parse()
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("not a number: {text}")))
-}
-
-fn context(what: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{what}: {error}"))
-}
-
-fn no_tracepoints(error: io::Error) -> io::Error {
-    if error.kind() == io::ErrorKind::NotFound {
-        io::Error::new(
-            io::ErrorKind::Unsupported,
-            "this kernel has no system call tracepoints (CONFIG_FTRACE_SYSCALLS)",
-        )
-    } else {
-        error
-    }
 }

@@ -125,7 +125,11 @@ impl<'a> Btf<'a> {
             let name = self.string(u32_at(self.bytes, record)?)?;
             let bits = u32_at(self.bytes, record + 8)?;
             // With the kind flag the upper 8 bits are a bit field's size.
-            let bits = if info >> 31 == 1 { bits & 0xff_ffff } else { bits };
+            let bits = if info >> 31 == 1 {
+                bits & 0xff_ffff
+            } else {
+                bits
+            };
             if name == member {
                 return Ok(Some(bits / 8));
             }
@@ -196,7 +200,14 @@ pub fn kernel_offsets(bytes: &[u8]) -> Result<KernelOffsets, BtfError> {
         sk_num: need("sock_common", "skc_num")?,
         sk_v6_daddr: need("sock_common", "skc_v6_daddr")?,
         sk_v6_rcv_saddr: need("sock_common", "skc_v6_rcv_saddr")?,
-        reserved: 0,
+        // x86-64 alone; elsewhere thread ids are not compared.
+        task_fsbase: match (
+            btf.offset("task_struct", "thread")?,
+            btf.offset("thread_struct", "fsbase")?,
+        ) {
+            (Some(thread), Some(fsbase)) => thread + fsbase,
+            (None, _) | (_, None) => 0,
+        },
     })
 }
 

@@ -23,8 +23,8 @@ use super::symbols::{ElfError, Linkage};
 use super::target::process::inside_root;
 
 pub use functions::{Allocator, Role};
-pub use sockets::{SocketFunction, SocketObject};
 pub use object::{Function, ObjectFacts, Skipped, examine};
+pub use sockets::{SocketFunction, SocketObject};
 
 /// Files remembered by an [`ObjectCache`]: a few hundred bytes each, some tens of
 /// KiB for the few that hold an allocator.
@@ -261,8 +261,8 @@ impl ObjectCache {
 }
 
 /// An opened file and how it was reached.
-struct Opened {
-    handle: File,
+pub(super) struct Opened {
+    pub(super) handle: File,
     through: PathBuf,
 }
 
@@ -270,7 +270,7 @@ struct Opened {
 /// deleted or not and in whichever mount namespace; where that is not permitted,
 /// through the process's root, if the path still leads to the same file. `None`
 /// if it is no regular file.
-fn open_mapped(
+pub(super) fn open_mapped(
     pid: u32,
     mapping: &Mapping,
     mappings: &[Mapping],

@@ -44,11 +44,7 @@ impl Waiting {
                 libc::close(go_fd);
                 let pid = libc::getpid().to_ne_bytes();
                 let mut byte = 0u8;
-                let written = libc::write(
-                    pid_writer.as_raw_fd(),
-                    pid.as_ptr().cast(),
-                    pid.len(),
-                );
+                let written = libc::write(pid_writer.as_raw_fd(), pid.as_ptr().cast(), pid.len());
                 if written != pid.len() as isize {
                     return Err(io::Error::last_os_error());
                 }

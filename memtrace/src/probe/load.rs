@@ -1,26 +1,32 @@
 //! The kernel programs: loading the embedded object, its maps, its counters.
 //!
-//! aya loads the object and owns the maps. Programs for `uprobe.multi` must be
-//! loaded for that attach type, which aya does not offer: they are loaded a
-//! second time from the same bytes, bound to the same maps.
+//! `aya-obj` parses and relocates the object, aya makes and reads the maps. The
+//! programs are loaded here, since those for `uprobe.multi` must be loaded for
+//! that attach type, which aya does not offer.
 
 use std::{
     borrow::Cow,
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya::{
-    Ebpf, EbpfLoader, Pod,
-    maps::{HashMap as BpfHashMap, Map, MapData, PerCpuArray, RingBuf},
-    programs::{Program, RawTracePoint, TracePoint, UProbe},
+    Pod,
+    maps::{Array, HashMap as BpfHashMap, Map, MapData, PerCpuArray, RingBuf},
 };
-use aya_obj::Object;
-use memtrace_common::{config::Config, loss::Loss};
+use aya_obj::{EbpfSectionKind, Object, ProgramSection};
+use memtrace_common::{
+    config::{Config, Target},
+    event::WatchedCall,
+    loss::Loss,
+};
 use thiserror::Error;
 
-use super::{btf, sys};
+use super::{
+    btf,
+    sys::{self, ProgramType},
+};
 
 /// The object for this machine, built by `cargo xtask ebpf`.
 #[cfg(target_arch = "x86_64")]
@@ -73,11 +79,14 @@ impl LoadError {
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct PodConfig(Config);
+struct PodTarget(Target);
 
-#[expect(unsafe_code, reason = "aya asks for the promise that a type is plain data")]
-// SAFETY: `Config` is `repr(C)`, made of u32 only, without padding.
-unsafe impl Pod for PodConfig {}
+#[expect(
+    unsafe_code,
+    reason = "aya asks for the promise that a type is plain data"
+)]
+// SAFETY: `Target` is `repr(C)`, made of integers only, without padding.
+unsafe impl Pod for PodTarget {}
 
 /// What can be chosen when loading.
 #[derive(Clone, Copy, Debug)]
@@ -107,19 +116,10 @@ impl UprobeKind {
     }
 }
 
-/// The uprobe programs, by what they are attached to.
-const UPROBE_PROGRAMS: [&str; 5] = [
-    "alloc_enter",
-    "alloc_return",
-    "free_enter",
-    "libc_enter",
-    "libc_return",
-];
-
 /// The loaded kernel half. Dropping it takes every program and map away.
 pub struct Kernel {
-    ebpf: Ebpf,
-    multi: Vec<(&'static str, OwnedFd)>,
+    maps: HashMap<String, Map>,
+    programs: HashMap<String, OwnedFd>,
     perf_kind: u32,
     /// How uprobes are attached.
     pub uprobes: UprobeKind,
@@ -131,29 +131,28 @@ impl Kernel {
     /// # Errors
     /// The kernel lacks something or refuses; see [`LoadError`].
     pub fn load(options: LoadOptions) -> Result<Kernel, LoadError> {
-        let object = object_bytes()?;
+        let bytes = object_bytes()?;
         let vmlinux = std::fs::read("/sys/kernel/btf/vmlinux").map_err(LoadError::NoBtf)?;
-        let config = PodConfig(Config {
+        let config = Config {
             offsets: btf::kernel_offsets(&vmlinux)?,
             follow_children: u32::from(options.follow_children),
             collector_pid: std::process::id(),
-        });
+        };
         drop(vmlinux);
-        let mut ebpf = EbpfLoader::new()
-            .override_global("CONFIG", &config, true)
-            .map_max_entries("EVENTS", options.ring_bytes)
-            .load(&object)
+        let mut object = Object::parse(&bytes).map_err(LoadError::refused)?;
+        let config = sys::config_bytes(&config);
+        object
+            .patch_map_data(HashMap::from([("CONFIG", (&config[..], true))]))
             .map_err(LoadError::refused)?;
-        for (_, program) in ebpf.programs_mut() {
-            load_program(program)?;
-        }
+        let maps = make_maps(&object, options.ring_bytes)?;
+        relocate(&mut object, &maps)?;
         let mut kernel = Kernel {
-            ebpf,
-            multi: Vec::new(),
+            maps,
+            programs: HashMap::new(),
             perf_kind: 0,
             uprobes: UprobeKind::PerfEvent,
         };
-        kernel.choose_uprobes(&object)?;
+        kernel.load_programs(&object)?;
         Ok(kernel)
     }
 
@@ -163,19 +162,24 @@ impl Kernel {
     /// It was taken already, or cannot be mapped.
     pub fn take_ring(&mut self) -> Result<RingBuf<MapData>, LoadError> {
         let map = self
-            .ebpf
-            .take_map("EVENTS")
-            .ok_or_else(|| LoadError::Refused("the object has no EVENTS map".into()))?;
+            .maps
+            .remove("EVENTS")
+            .ok_or_else(|| missing("EVENTS"))?;
         RingBuf::try_from(map).map_err(LoadError::refused)
     }
 
-    /// Begins to state facts about a process.
+    /// Begins to state facts about a process, or changes what is known of it.
     ///
     /// # Errors
     /// The map is full.
-    pub fn add_target(&mut self, pid: u32) -> Result<(), LoadError> {
+    pub fn set_target(&mut self, pid: u32, target: Target) -> Result<(), LoadError> {
+        if target.thread_state_at != 0 {
+            Array::<_, u32>::try_from(self.map("CONTEXTS")?)
+                .and_then(|mut contexts| contexts.set(0, 1, 0))
+                .map_err(LoadError::refused)?;
+        }
         self.targets()?
-            .insert(pid, 1, 0)
+            .insert(pid, PodTarget(target), 0)
             .map_err(LoadError::refused)
     }
 
@@ -189,12 +193,22 @@ impl Kernel {
         Ok(())
     }
 
-    fn targets(&mut self) -> Result<BpfHashMap<&mut MapData, u32, u32>, LoadError> {
-        let map = self
-            .ebpf
-            .map_mut("TARGETS")
-            .ok_or_else(|| LoadError::Refused("the object has no TARGETS map".into()))?;
-        BpfHashMap::try_from(map).map_err(LoadError::refused)
+    /// Watches a system call from now on.
+    ///
+    /// # Errors
+    /// The map cannot be reached.
+    pub fn watch(&mut self, number: u32, call: WatchedCall) -> Result<(), LoadError> {
+        Array::<_, u32>::try_from(self.map("SYSCALLS")?)
+            .and_then(|mut calls| calls.set(number, call as u32, 0))
+            .map_err(LoadError::refused)
+    }
+
+    fn targets(&mut self) -> Result<BpfHashMap<&mut MapData, u32, PodTarget>, LoadError> {
+        BpfHashMap::try_from(self.map("TARGETS")?).map_err(LoadError::refused)
+    }
+
+    fn map(&mut self, name: &str) -> Result<&mut Map, LoadError> {
+        self.maps.get_mut(name).ok_or_else(|| missing(name))
     }
 
     /// Events lost so far, by cause, all processors together.
@@ -202,10 +216,7 @@ impl Kernel {
     /// # Errors
     /// The map cannot be read.
     pub fn lost(&self) -> Result<[u64; Loss::COUNT as usize], LoadError> {
-        let map = self
-            .ebpf
-            .map("LOST")
-            .ok_or_else(|| LoadError::Refused("the object has no LOST map".into()))?;
+        let map = self.maps.get("LOST").ok_or_else(|| missing("LOST"))?;
         let counters: PerCpuArray<_, u64> =
             PerCpuArray::try_from(map).map_err(LoadError::refused)?;
         let mut lost = [0; Loss::COUNT as usize];
@@ -219,34 +230,12 @@ impl Kernel {
         Ok(lost)
     }
 
-    /// The descriptor of a program that is attached as a uprobe.
-    pub(super) fn uprobe_program(&self, name: &str) -> io::Result<BorrowedFd<'_>> {
-        match self.uprobes {
-            UprobeKind::Multi => self
-                .multi
-                .iter()
-                .find(|(other, _)| *other == name)
-                .map(|(_, fd)| fd.as_fd())
-                .ok_or_else(|| missing_program(name)),
-            UprobeKind::PerfEvent => self.program_fd(name),
-        }
-    }
-
-    /// The descriptor of a program as aya loaded it.
-    pub(super) fn program_fd(&self, name: &str) -> io::Result<BorrowedFd<'_>> {
-        let program = self
-            .ebpf
-            .program(name)
-            .ok_or_else(|| missing_program(name))?;
-        Ok(program.fd().map_err(io::Error::other)?.as_fd())
-    }
-
-    /// A raw tracepoint program, to be attached by aya.
-    pub(super) fn raw_tracepoint(&mut self, name: &str) -> io::Result<&mut RawTracePoint> {
-        self.ebpf
-            .program_mut(name)
-            .and_then(|program| <&mut RawTracePoint>::try_from(program).ok())
-            .ok_or_else(|| missing_program(name))
+    /// The descriptor of a program.
+    pub(super) fn program(&self, name: &str) -> io::Result<BorrowedFd<'_>> {
+        self.programs
+            .get(name)
+            .map(|fd| fd.as_fd())
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, missing(name).to_string()))
     }
 
     /// The number of the uprobe perf event source.
@@ -254,16 +243,43 @@ impl Kernel {
         self.perf_kind
     }
 
-    /// Prefers `uprobe.multi` where it works.
-    fn choose_uprobes(&mut self, object: &[u8]) -> Result<(), LoadError> {
-        let programs = multi_programs(object, &self.ebpf)?;
-        let works = programs
-            .first()
-            .is_some_and(|(_, program)| sys::has_uprobe_multi(program.as_fd()));
-        if works {
-            self.multi = programs;
-            self.uprobes = UprobeKind::Multi;
+    /// Loads every program; those for uprobes for `uprobe.multi` where that
+    /// works.
+    fn load_programs(&mut self, object: &Object) -> Result<(), LoadError> {
+        for (name, kind) in program_types(object)? {
+            if kind != ProgramType::Uprobe {
+                self.load_program(object, &name, kind, 0)?;
+            }
+        }
+        let uprobes = || -> Result<Vec<String>, LoadError> {
+            Ok(program_types(object)?
+                .into_iter()
+                .filter(|(_, kind)| *kind == ProgramType::Uprobe)
+                .map(|(name, _)| name)
+                .collect())
+        };
+        for (index, name) in uprobes()?.iter().enumerate() {
+            match self.load_program(object, name, ProgramType::Uprobe, sys::ATTACH_UPROBE_MULTI) {
+                Ok(()) => {
+                    if index == 0 {
+                        let works = sys::has_uprobe_multi(self.program(name).map_err(refused_io)?);
+                        if !works {
+                            break;
+                        }
+                        self.uprobes = UprobeKind::Multi;
+                    }
+                }
+                // A kernel that does not know the attach type, or an error that
+                // loading without it will show again.
+                Err(_) if index == 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if self.uprobes == UprobeKind::Multi {
             return Ok(());
+        }
+        for name in uprobes()? {
+            self.load_program(object, &name, ProgramType::Uprobe, 0)?;
         }
         let path = "/sys/bus/event_source/devices/uprobe/type";
         let kind = std::fs::read_to_string(path)
@@ -277,13 +293,39 @@ impl Kernel {
         })?;
         Ok(())
     }
+
+    fn load_program(
+        &mut self,
+        object: &Object,
+        name: &str,
+        kind: ProgramType,
+        expected_attach_type: u32,
+    ) -> Result<(), LoadError> {
+        let program = object.programs.get(name).ok_or_else(|| missing(name))?;
+        let function = object
+            .functions
+            .get(&program.function_key())
+            .ok_or_else(|| missing(name))?;
+        let instructions = instruction_bytes(&function.instructions);
+        let fd = sys::load_program(
+            name,
+            kind,
+            &instructions,
+            &program.license,
+            expected_attach_type,
+        )
+        .map_err(refused_io)?;
+        self.programs.insert(name.to_owned(), fd);
+        Ok(())
+    }
 }
 
-fn missing_program(name: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::NotFound,
-        format!("the object has no program {name}"),
-    )
+fn missing(name: &str) -> LoadError {
+    LoadError::Refused(format!("the object lacks {name}"))
+}
+
+fn refused_io(error: io::Error) -> LoadError {
+    LoadError::Refused(error.to_string())
 }
 
 fn object_bytes() -> Result<Cow<'static, [u8]>, LoadError> {
@@ -296,78 +338,76 @@ fn object_bytes() -> Result<Cow<'static, [u8]>, LoadError> {
     }
 }
 
-fn load_program(program: &mut Program) -> Result<(), LoadError> {
-    if let Ok(program) = <&mut UProbe>::try_from(&mut *program) {
-        return program.load().map_err(LoadError::refused);
+/// The programs' names with their types, in order of their names.
+fn program_types(object: &Object) -> Result<Vec<(String, ProgramType)>, LoadError> {
+    let mut types = Vec::new();
+    for (name, program) in &object.programs {
+        let kind = match program.section {
+            ProgramSection::UProbe { .. } | ProgramSection::URetProbe { .. } => ProgramType::Uprobe,
+            ProgramSection::RawTracePoint => ProgramType::RawTracepoint,
+            _ => {
+                return Err(LoadError::Refused(format!(
+                    "the object's program {name} is of a kind that memtrace does not use"
+                )));
+            }
+        };
+        types.push((name.clone(), kind));
     }
-    if let Ok(program) = <&mut TracePoint>::try_from(&mut *program) {
-        return program.load().map_err(LoadError::refused);
-    }
-    if let Ok(program) = <&mut RawTracePoint>::try_from(&mut *program) {
-        return program.load().map_err(LoadError::refused);
-    }
-    Err(LoadError::Refused(
-        "the object has a program of a kind that memtrace does not use".into(),
-    ))
+    types.sort();
+    Ok(types)
 }
 
-/// The uprobe programs loaded for `uprobe.multi`, on the maps that aya made.
-fn multi_programs(
-    object: &[u8],
-    ebpf: &Ebpf,
-) -> Result<Vec<(&'static str, OwnedFd)>, LoadError> {
-    let mut object = Object::parse(object).map_err(LoadError::refused)?;
+fn make_maps(object: &Object, ring_bytes: u32) -> Result<HashMap<String, Map>, LoadError> {
+    let mut maps = HashMap::new();
+    for (name, definition) in &object.maps {
+        let mut definition = definition.clone();
+        if name == "EVENTS" {
+            definition.set_max_entries(ring_bytes);
+        }
+        let read_only = definition.section_kind() == EbpfSectionKind::Rodata;
+        let contents = definition.data().to_vec();
+        let data = MapData::create(definition, name, None).map_err(LoadError::refused)?;
+        if !contents.is_empty() {
+            sys::set_map_contents(data.fd().as_fd(), &contents, read_only).map_err(refused_io)?;
+        }
+        let map = match name.as_str() {
+            "EVENTS" => Map::RingBuf(data),
+            "TARGETS" | "THREADS" => Map::HashMap(data),
+            "LOST" => Map::PerCpuArray(data),
+            _ => Map::Array(data),
+        };
+        maps.insert(name.clone(), map);
+    }
+    Ok(maps)
+}
+
+fn relocate(object: &mut Object, maps: &HashMap<String, Map>) -> Result<(), LoadError> {
     let text_sections: HashSet<usize> = object
         .functions
         .keys()
         .map(|(section, _)| *section)
         .collect();
-    let object_maps = object.maps.clone();
-    let maps: Vec<_> = object_maps
+    let definitions = object.maps.clone();
+    let descriptors: Vec<_> = definitions
         .iter()
-        .filter_map(|(name, map)| {
-            let fd = map_data(ebpf.map(name)?)?.fd().as_fd().as_raw_fd();
-            Some((name.as_str(), fd, map))
+        .filter_map(|(name, definition)| {
+            let fd = map_data(maps.get(name)?)?.fd().as_fd().as_raw_fd();
+            Some((name.as_str(), fd, definition))
         })
         .collect();
     object
-        .relocate_maps(maps.into_iter(), &text_sections)
+        .relocate_maps(descriptors.into_iter(), &text_sections)
         .map_err(LoadError::refused)?;
     object
         .relocate_calls(&text_sections)
-        .map_err(LoadError::refused)?;
-    let mut programs = Vec::new();
-    for name in UPROBE_PROGRAMS {
-        let program = object
-            .programs
-            .get(name)
-            .ok_or_else(|| LoadError::Refused(missing_program(name).to_string()))?;
-        let function = object
-            .functions
-            .get(&program.function_key())
-            .ok_or_else(|| LoadError::Refused(missing_program(name).to_string()))?;
-        let instructions = instruction_bytes(&function.instructions);
-        match sys::load_uprobe_program(
-            name,
-            &instructions,
-            &program.license,
-            sys::ATTACH_UPROBE_MULTI,
-        ) {
-            Ok(fd) => programs.push((name, fd)),
-            // A kernel that does not know the attach type: no multi links.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(Vec::new()),
-            Err(error) => return Err(LoadError::Refused(error.to_string())),
-        }
-    }
-    Ok(programs)
+        .map_err(LoadError::refused)
 }
 
 fn map_data(map: &Map) -> Option<&MapData> {
     match map {
-        Map::Array(data)
-        | Map::HashMap(data)
-        | Map::PerCpuArray(data)
-        | Map::RingBuf(data) => Some(data),
+        Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data) => {
+            Some(data)
+        }
         _ => None,
     }
 }

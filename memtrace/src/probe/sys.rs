@@ -1,6 +1,5 @@
 //! The system calls that no library offers: loading a program for
-//! `uprobe.multi`, links with cookies, perf-event probes, and tracefs without
-//! a mount point.
+//! `uprobe.multi`, links with cookies, perf-event probes.
 //!
 //! Everything unsafe about talking to the kernel is in this file. Each
 //! function turns borrowed Rust values into one system call and its result
@@ -14,14 +13,19 @@ use std::{
     path::Path,
 };
 
+use memtrace_common::config::Config;
 use tokio::io::unix::AsyncFd;
 
 /// `BPF_PROG_LOAD`.
 const BPF_PROG_LOAD: i64 = 5;
 /// `BPF_LINK_CREATE`.
 const BPF_LINK_CREATE: i64 = 28;
-/// `BPF_PROG_TYPE_KPROBE`, the type of every uprobe program.
-const PROG_TYPE_KPROBE: u32 = 2;
+/// `BPF_MAP_UPDATE_ELEM`.
+const BPF_MAP_UPDATE_ELEM: i64 = 2;
+/// `BPF_RAW_TRACEPOINT_OPEN`.
+const BPF_RAW_TRACEPOINT_OPEN: i64 = 17;
+/// `BPF_MAP_FREEZE`.
+const BPF_MAP_FREEZE: i64 = 22;
 /// `BPF_PERF_EVENT`, the attach type of a link to a perf event.
 const ATTACH_PERF_EVENT: u32 = 41;
 /// `BPF_TRACE_UPROBE_MULTI`.
@@ -101,6 +105,44 @@ struct PerfEventAttr {
 
 const _: () = assert!(size_of::<PerfEventAttr>() == 112);
 
+/// The fields of `union bpf_attr` that `BPF_MAP_UPDATE_ELEM` reads.
+#[repr(C)]
+#[derive(Default)]
+struct MapElement {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// The fields of `union bpf_attr` that `BPF_MAP_FREEZE` reads.
+#[repr(C)]
+#[derive(Default)]
+struct MapFreeze {
+    map_fd: u32,
+}
+
+/// The fields of `union bpf_attr` that `BPF_RAW_TRACEPOINT_OPEN` reads.
+#[repr(C)]
+#[derive(Default)]
+struct RawTracepointOpen {
+    name: u64,
+    prog_fd: u32,
+    padding: u32,
+    cookie: u64,
+}
+
+/// The types of programs that memtrace has (`enum bpf_prog_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum ProgramType {
+    /// `BPF_PROG_TYPE_KPROBE`, which uprobes are as well.
+    Uprobe = 2,
+    /// `BPF_PROG_TYPE_RAW_TRACEPOINT`.
+    RawTracepoint = 17,
+}
+
 /// Which side of a call a uprobe watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -119,33 +161,91 @@ fn owned(result: i64) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn bpf<T>(command: i64, attr: &T) -> io::Result<OwnedFd> {
+fn bpf<T>(command: i64, attr: &T) -> i64 {
     // SAFETY: the attribute is a live `repr(C)` value of the stated size, and
     // the memory it points to outlives the call (all callers keep it).
-    let result = unsafe {
+    unsafe {
         libc::syscall(
             libc::SYS_bpf,
             command,
             std::ptr::from_ref(attr),
             size_of::<T>(),
         )
-    };
-    owned(result)
+    }
 }
 
-/// Loads a uprobe program. `instructions` are whole eBPF instructions of eight
+fn bpf_fd<T>(command: i64, attr: &T) -> io::Result<OwnedFd> {
+    owned(bpf(command, attr))
+}
+
+fn bpf_done<T>(command: i64, attr: &T) -> io::Result<()> {
+    if bpf(command, attr) < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// The configuration as the kernel programs see it.
+pub fn config_bytes(config: &Config) -> Vec<u8> {
+    // SAFETY: `Config` is `repr(C)`, made of u32 only, without padding.
+    unsafe {
+        std::slice::from_raw_parts(std::ptr::from_ref(config).cast::<u8>(), size_of::<Config>())
+    }
+    .to_vec()
+}
+
+/// Fills the one value of a data section's map, and freezes it if the programs
+/// only read it.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn set_map_contents(map: BorrowedFd<'_>, contents: &[u8], read_only: bool) -> io::Result<()> {
+    let key = 0u32;
+    let map_fd = map.as_raw_fd() as u32;
+    bpf_done(
+        BPF_MAP_UPDATE_ELEM,
+        &MapElement {
+            map_fd,
+            key: std::ptr::from_ref(&key) as u64,
+            value: contents.as_ptr() as u64,
+            ..MapElement::default()
+        },
+    )?;
+    if read_only {
+        bpf_done(BPF_MAP_FREEZE, &MapFreeze { map_fd })?;
+    }
+    Ok(())
+}
+
+/// Runs a program at a raw tracepoint for as long as the descriptor is open.
+///
+/// # Errors
+/// The kernel's refusal, or it has no such tracepoint.
+pub fn open_raw_tracepoint(program: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    bpf_fd(
+        BPF_RAW_TRACEPOINT_OPEN,
+        &RawTracepointOpen {
+            name: name.as_ptr() as u64,
+            prog_fd: program.as_raw_fd() as u32,
+            ..RawTracepointOpen::default()
+        },
+    )
+}
+
+/// Loads a program. `instructions` are whole eBPF instructions of eight
 /// bytes each.
 ///
 /// # Errors
 /// The kernel's refusal, with the end of the verifier's log.
-pub fn load_uprobe_program(
+pub fn load_program(
     name: &str,
+    kind: ProgramType,
     instructions: &[u8],
     license: &CStr,
     expected_attach_type: u32,
 ) -> io::Result<OwnedFd> {
     let mut attr = ProgLoad {
-        prog_type: PROG_TYPE_KPROBE,
+        prog_type: kind as u32,
         insn_cnt: (instructions.len() / 8) as u32,
         insns: instructions.as_ptr() as u64,
         license: license.as_ptr() as u64,
@@ -155,14 +255,14 @@ pub fn load_uprobe_program(
     for (to, from) in attr.prog_name[..15].iter_mut().zip(name.bytes()) {
         *to = from;
     }
-    match bpf(BPF_PROG_LOAD, &attr) {
+    match bpf_fd(BPF_PROG_LOAD, &attr) {
         Ok(fd) => Ok(fd),
         Err(first) => {
             let mut log = vec![0u8; VERIFIER_LOG_BYTES];
             attr.log_level = 1;
             attr.log_size = log.len() as u32;
             attr.log_buf = log.as_mut_ptr() as u64;
-            if let Ok(fd) = bpf(BPF_PROG_LOAD, &attr) {
+            if let Ok(fd) = bpf_fd(BPF_PROG_LOAD, &attr) {
                 return Ok(fd);
             }
             let text = CStr::from_bytes_until_nul(&log)
@@ -207,7 +307,7 @@ pub fn link_uprobe_multi(
         pid,
         ..LinkUprobeMulti::default()
     };
-    bpf(BPF_LINK_CREATE, &attr)
+    bpf_fd(BPF_LINK_CREATE, &attr)
 }
 
 /// Whether the kernel has `uprobe.multi` with a process filter that works.
@@ -229,7 +329,7 @@ pub fn has_uprobe_multi(program: BorrowedFd<'_>) -> bool {
             pid,
             ..LinkUprobeMulti::default()
         };
-        bpf(BPF_LINK_CREATE, &attr)
+        bpf_fd(BPF_LINK_CREATE, &attr)
             .err()
             .and_then(|error| error.raw_os_error())
     };
@@ -281,22 +381,6 @@ pub fn perf_uprobe(
     perf_event_open(&attr, pid, -1)
 }
 
-/// Opens a tracepoint as a perf event; one is enough for all processors, since
-/// its programs run wherever the tracepoint fires.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn perf_tracepoint(id: u64) -> io::Result<OwnedFd> {
-    let attr = PerfEventAttr {
-        // PERF_TYPE_TRACEPOINT
-        kind: 2,
-        size: size_of::<PerfEventAttr>() as u32,
-        config: id,
-        ..PerfEventAttr::default()
-    };
-    perf_event_open(&attr, -1, 0)
-}
-
 /// Runs a program whenever the perf event fires, with a cookie (5.15 and
 /// later).
 ///
@@ -314,55 +398,7 @@ pub fn link_perf_event(
         flags: 0,
         bpf_cookie: cookie,
     };
-    bpf(BPF_LINK_CREATE, &attr)
-}
-
-/// A mount of tracefs that is in nobody's file tree: nothing on the machine
-/// changes, and it goes with the descriptor (5.2 and later).
-///
-/// # Errors
-/// The kernel has no tracefs, or the caller may not mount.
-pub fn tracefs() -> io::Result<OwnedFd> {
-    const FSOPEN_CLOEXEC: u32 = 1;
-    const FSCONFIG_CMD_CREATE: u32 = 6;
-    const FSMOUNT_CLOEXEC: u32 = 1;
-    // SAFETY: the arguments are a static string and plain numbers.
-    let context = owned(unsafe {
-        libc::syscall(libc::SYS_fsopen, c"tracefs".as_ptr(), FSOPEN_CLOEXEC)
-    })?;
-    // SAFETY: as above; unused pointers are null.
-    let created = unsafe {
-        libc::syscall(
-            libc::SYS_fsconfig,
-            context.as_raw_fd(),
-            FSCONFIG_CMD_CREATE,
-            std::ptr::null::<libc::c_void>(),
-            std::ptr::null::<libc::c_void>(),
-            0,
-        )
-    };
-    if created < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: plain numbers.
-    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0) })
-}
-
-/// Opens a file below a directory descriptor for reading.
-///
-/// # Errors
-/// As `openat`.
-pub fn open_at(directory: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
-    let path = c_path(Path::new(path))?;
-    // SAFETY: the path is a live C string.
-    let fd = unsafe {
-        libc::openat(
-            directory.as_raw_fd(),
-            path.as_ptr(),
-            libc::O_RDONLY | libc::O_CLOEXEC,
-        )
-    };
-    owned(i64::from(fd))
+    bpf_fd(BPF_LINK_CREATE, &attr)
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {

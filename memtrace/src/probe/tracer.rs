@@ -14,7 +14,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use memtrace_common::loss::Loss;
+use memtrace_common::{config::Target as KernelTarget, loss::Loss};
 use thiserror::Error;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     discover::{DiscoverError, ObjectCache},
     load::{Kernel, LoadError, LoadOptions},
     lock::{self, Lock},
-    sys,
+    python, sys,
     target::{Selector, TargetError, descendants, process, sockets},
 };
 use crate::{
@@ -114,6 +114,8 @@ struct Target {
     origin: Origin,
     allocators: Vec<String>,
     trouble: Vec<String>,
+    /// Its runtime's contexts are read, or cannot be.
+    contexts_settled: bool,
     _lock: Lock,
 }
 
@@ -177,10 +179,13 @@ impl Tracer {
         };
         tracer
             .links
-            .attach_tasks(&mut tracer.kernel, joinable)
+            .attach_tasks(&tracer.kernel, joinable)
             .map_err(TraceError::Attach)?;
         let tracepoints = tracer.options.sockets == SocketProbes::Tracepoints;
-        if let Err(error) = tracer.links.attach_tracepoints(&tracer.kernel, tracepoints) {
+        if let Err(error) = tracer
+            .links
+            .attach_system_calls(&mut tracer.kernel, tracepoints)
+        {
             // Without them later libraries are not noticed; that alone is no
             // reason to refuse.
             if tracepoints {
@@ -209,9 +214,7 @@ impl Tracer {
             let why: Vec<String> = tracer
                 .targets
                 .values()
-                .map(|target| {
-                    format!("process {}: {}", target.process, target.trouble.join("; "))
-                })
+                .map(|target| format!("process {}: {}", target.process, target.trouble.join("; ")))
                 .collect();
             return Err(TraceError::NoAllocator(format!(
                 "no allocator to probe was found: {}",
@@ -269,7 +272,9 @@ impl Tracer {
     pub fn poll(&mut self, sink: &mut dyn FnMut(Event)) -> bool {
         let mut taken = 0;
         while taken < RECORDS_PER_POLL {
-            let Some(record) = self.ring.next() else { break };
+            let Some(record) = self.ring.next() else {
+                break;
+            };
             taken += 1;
             match decode::record(&record) {
                 Ok(event) => {
@@ -303,10 +308,13 @@ impl Tracer {
             let told = self.lost_told.entry(cause).or_default();
             if *told != total {
                 *told = total;
-                sink(own(0, EventBody::Loss {
-                    cause: cause.to_owned(),
-                    total,
-                }));
+                sink(own(
+                    0,
+                    EventBody::Loss {
+                        cause: cause.to_owned(),
+                        total,
+                    },
+                ));
             }
         }
     }
@@ -335,7 +343,8 @@ impl Tracer {
                     ..
                 } => self.join(child_pid, sink),
                 EventBody::Exec { .. } => {
-                    if self.targets.contains_key(&event.pid) {
+                    if let Some(target) = self.targets.get_mut(&event.pid) {
+                        target.contexts_settled = false;
                         self.describe(event.pid, sink);
                         self.schedule_rescans(event.pid);
                     }
@@ -427,7 +436,7 @@ impl Tracer {
         let lock = lock::acquire(described.process)
             .map_err(|source| TraceError::Examine { pid, source })?
             .ok_or(TraceError::Locked(described.process))?;
-        self.kernel.add_target(pid)?;
+        self.kernel.set_target(pid, KernelTarget::default())?;
         self.targets.insert(
             pid,
             Target {
@@ -435,6 +444,7 @@ impl Tracer {
                 origin,
                 allocators: Vec::new(),
                 trouble: Vec::new(),
+                contexts_settled: false,
                 _lock: lock,
             },
         );
@@ -448,10 +458,13 @@ impl Tracer {
         // After the probes: what opens from now on is seen, what was open is
         // stated here, and what is both is the same socket.
         for open in sockets::open_sockets(pid).unwrap_or_default() {
-            sink(own(pid, EventBody::OpenSocket {
-                fact: open.fact,
-                accepted: open.accepted,
-            }));
+            sink(own(
+                pid,
+                EventBody::OpenSocket {
+                    fact: open.fact,
+                    accepted: open.accepted,
+                },
+            ));
         }
         Ok(())
     }
@@ -489,6 +502,37 @@ impl Tracer {
                 target.trouble = trouble;
             }
         }
+        if !target.contexts_settled {
+            match python::find(pid) {
+                // Not (yet) a process with tasks.
+                Ok(None) => {}
+                Ok(Some(python)) => {
+                    target.contexts_settled = true;
+                    let read = self
+                        .links
+                        .attach_contexts(&self.kernel, pid, &python)
+                        .map_err(|error| error.to_string())
+                        .and_then(|()| {
+                            self.kernel
+                                .set_target(pid, python.target)
+                                .map_err(|error| error.to_string())
+                        });
+                    if let Err(error) = read {
+                        changed = true;
+                        target
+                            .trouble
+                            .push(format!("asyncio tasks are not told apart: {error}"));
+                    }
+                }
+                Err(error) => {
+                    target.contexts_settled = true;
+                    changed = true;
+                    target
+                        .trouble
+                        .push(format!("asyncio tasks are not told apart: {error}"));
+                }
+            }
+        }
         if self.options.sockets == SocketProbes::Libc {
             match self.cache.socket_objects(pid) {
                 Ok(objects) => {
@@ -519,16 +563,19 @@ impl Tracer {
         let Ok(described) = process::describe(pid) else {
             return;
         };
-        sink(own(pid, EventBody::Process(ProcessFact {
-            process: target.process,
-            parent_pid: described.parent_pid,
-            exe: described.exe,
-            comm: described.comm,
-            runtime: described.runtime,
-            allocators: target.allocators.clone(),
-            origin: target.origin,
-            trouble: target.trouble.clone(),
-        })));
+        sink(own(
+            pid,
+            EventBody::Process(ProcessFact {
+                process: target.process,
+                parent_pid: described.parent_pid,
+                exe: described.exe,
+                comm: described.comm,
+                runtime: described.runtime,
+                allocators: target.allocators.clone(),
+                origin: target.origin,
+                trouble: target.trouble.clone(),
+            }),
+        ));
     }
 }
 
@@ -583,4 +630,3 @@ pub fn check_privileges() -> Result<(), TraceError> {
         Ok(_) | Err(_) => Ok(()),
     }
 }
-

@@ -116,13 +116,13 @@ impl Session {
             return;
         }
         self.role = match (direction, opening(payload)) {
-            (Direction::Recv, Some(Opening::Request)) | (Direction::Send, Some(Opening::Response)) => {
+            (Direction::Recv, Some(Opening::Request))
+            | (Direction::Send, Some(Opening::Response)) => {
                 self.http1 = Some(Box::new(Connection::picked_up()));
                 Some(Role::Server)
             }
-            (Direction::Send, Some(Opening::Request)) | (Direction::Recv, Some(Opening::Response)) => {
-                Some(Role::Client)
-            }
+            (Direction::Send, Some(Opening::Request))
+            | (Direction::Recv, Some(Opening::Response)) => Some(Role::Client),
             (Direction::Recv | Direction::Send, None) => None,
         };
     }

@@ -55,7 +55,14 @@ pub fn adds_up(report: &Report) {
         assert!(process.free_unknown_count <= process.free_count);
         assert!(process.free_count - process.free_unknown_count <= process.alloc_count);
     }
-    let [alloc_bytes, alloc_count, free_bytes, free_count, unknown, live_bytes] = sums;
+    let [
+        alloc_bytes,
+        alloc_count,
+        free_bytes,
+        free_count,
+        unknown,
+        live_bytes,
+    ] = sums;
     assert_eq!(alloc_bytes, totals.alloc_bytes, "bytes of processes");
     assert_eq!(alloc_count, totals.alloc_count, "blocks of processes");
     assert_eq!(free_bytes, totals.free_bytes, "freed bytes of processes");
@@ -169,7 +176,10 @@ pub fn prints(report: &Report) -> String {
     let lines = rows.iter().filter(|byte| **byte == b'\n').count();
     assert!(lines > report.endpoints.len(), "a head and every endpoint");
 
-    for (sort, width) in Sort::ALL.into_iter().zip([0, 40, 60, 79, 80, 100, 120, 200, u16::MAX]) {
+    for (sort, width) in Sort::ALL
+        .into_iter()
+        .zip([0, 40, 60, 79, 80, 100, 120, 200, u16::MAX])
+    {
         let options = TableOptions {
             sort,
             top: (width % 3 == 0).then_some(1),
@@ -186,6 +196,9 @@ pub fn prints(report: &Report) -> String {
 
 fn harmless(text: &str) {
     for c in text.chars() {
-        assert!(c == '\n' || !c.is_control(), "a control character in {text:?}");
+        assert!(
+            c == '\n' || !c.is_control(),
+            "a control character in {text:?}"
+        );
     }
 }

@@ -160,6 +160,12 @@ impl Decoder {
             },
             Tag::Mapped => EventBody::Mapped,
             Tag::CgroupMove => EventBody::CgroupMove,
+            Tag::Context => EventBody::Context {
+                context: self.fact()?,
+            },
+            Tag::ContextMade => EventBody::ContextMade {
+                context: self.fact()?,
+            },
             Tag::Process => EventBody::Process(self.process()?),
             Tag::OpenSocket => EventBody::OpenSocket {
                 fact: self.socket_fact()?,

@@ -72,6 +72,8 @@ impl Encoder {
                 | EventBody::Exit { .. }
                 | EventBody::Mapped
                 | EventBody::CgroupMove
+                | EventBody::Context { .. }
+                | EventBody::ContextMade { .. }
                 | EventBody::OpenSocket { .. }
                 | EventBody::TraceBegin => 0,
             }
@@ -174,6 +176,9 @@ impl Encoder {
             EventBody::Exec { start_ns } => self.fact(*start_ns),
             EventBody::Exit { process } => self.fact(u64::from(*process)),
             EventBody::Mapped | EventBody::CgroupMove | EventBody::TraceBegin => {}
+            EventBody::Context { context } | EventBody::ContextMade { context } => {
+                self.fact(*context);
+            }
             EventBody::Process(fact) => self.process(fact),
             EventBody::OpenSocket { fact, accepted } => {
                 self.socket_fact(fact);

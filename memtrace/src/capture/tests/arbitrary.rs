@@ -119,6 +119,12 @@ pub(super) fn every_kind() -> Vec<Event> {
         EventBody::Exit { process: true },
         EventBody::Mapped,
         EventBody::CgroupMove,
+        EventBody::Context {
+            context: 0x7f00_1234_5670,
+        },
+        EventBody::ContextMade {
+            context: 0x7f00_1234_5680,
+        },
         EventBody::Loss {
             cause: "ring_full_alloc".into(),
             total: 17,
@@ -278,6 +284,8 @@ fn any_body() -> impl Strategy<Value = EventBody> {
         any::<bool>().prop_map(|process| EventBody::Exit { process }),
         Just(EventBody::Mapped),
         Just(EventBody::CgroupMove),
+        any::<u64>().prop_map(|context| EventBody::Context { context }),
+        any::<u64>().prop_map(|context| EventBody::ContextMade { context }),
         process().prop_map(EventBody::Process),
         (socket_fact(), any::<bool>())
             .prop_map(|(fact, accepted)| EventBody::OpenSocket { fact, accepted }),

@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, fs::File, os::fd::AsRawFd as _, path::PathBuf, sync::Arc};
 
-use memtrace_common::event::SocketCall;
+use memtrace_common::event::WatchedCall;
 
 use super::{DiscoverError, ObjectCache, open_mapped};
 use crate::probe::{
@@ -37,7 +37,7 @@ pub struct SocketFunction {
     /// Its name.
     pub name: &'static str,
     /// What it takes.
-    pub call: SocketCall,
+    pub call: WatchedCall,
     /// Its return is probed as well.
     pub has_result: bool,
     /// File offset of the probe.

@@ -1,0 +1,5 @@
+//! What the fuzz targets share: arbitrary events, and captures of them.
+
+pub mod captures;
+pub mod conversation;
+pub mod events;

@@ -1,0 +1,211 @@
+//! What must hold from the first stage to the last, whatever is fed in: no
+//! panic, no byte lost or counted twice, the same report from the same events,
+//! live or through a capture, whole or cut.
+//!
+//! The stages on their own are tested where they are; here they are joined as
+//! `record` and `report` join them, without a kernel.
+
+#[path = "hostile/checks.rs"]
+mod checks;
+#[path = "hostile/events.rs"]
+mod events;
+#[path = "hostile/model.rs"]
+mod model;
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+
+use memtrace::analyse::CaptureFacts;
+use memtrace::capture::{CaptureMeta, CaptureWriter, Pushed};
+use memtrace::event::{Event, EventBody};
+use memtrace::pipeline::{Pipeline, RETAIN_NS_DEFAULT};
+use memtrace::redact::Redactor;
+use memtrace::replay;
+use memtrace::report::Report;
+use proptest::prelude::*;
+
+use checks::{adds_up, prints, to_json};
+
+const KERNEL: &str = "6.1.0-test";
+
+/// Events as everything behind the redactor sees them.
+fn redacted(mut events: Vec<Event>) -> Vec<Event> {
+    let mut redactor = Redactor::new();
+    for event in &mut events {
+        redactor.event(event);
+    }
+    events
+}
+
+/// The report of a live trace, without a capture.
+fn live_report(events: &[Event]) -> Report {
+    let mut pipeline = Pipeline::new(RETAIN_NS_DEFAULT);
+    for event in events {
+        pipeline.event(event);
+    }
+    pipeline.finish();
+    pipeline.report(&CaptureFacts {
+        kernel: KERNEL.to_owned(),
+        ..CaptureFacts::default()
+    })
+}
+
+/// A capture of these events, flushed after every `chunk` of them.
+fn capture(events: &[Event], chunk: usize) -> Vec<u8> {
+    let meta = CaptureMeta {
+        kernel_release: KERNEL.to_owned(),
+        retain_ns: RETAIN_NS_DEFAULT,
+        ..CaptureMeta::default()
+    };
+    let mut writer = CaptureWriter::new(Vec::new(), "a vector".to_owned(), &meta, 1 << 30)
+        .expect("a vector takes everything");
+    for (index, event) in events.iter().enumerate() {
+        assert_eq!(writer.push(event).expect("it fits"), Pushed::Taken);
+        if index % chunk == chunk - 1 {
+            writer.flush().expect("a vector takes everything");
+        }
+    }
+    let (summary, bytes) = writer.finish().expect("a vector takes everything");
+    assert_eq!(summary.events, events.len() as u64);
+    assert_eq!(summary.bytes, bytes.len() as u64);
+    bytes
+}
+
+/// A file of this test alone.
+fn scratch_file(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    directory.join(format!("{name}-{}.memtrace", std::process::id()))
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config(600))]
+
+    /// Each byte is in one place, at the end and at any moment before it.
+    #[test]
+    fn no_byte_is_lost_or_counted_twice(events in events::traces(), watched in 0..80_usize) {
+        let mut redactor = Redactor::new();
+        let mut pipeline = Pipeline::new(RETAIN_NS_DEFAULT);
+        let (mut bytes, mut blocks) = (0, 0);
+        for (index, mut event) in events.into_iter().enumerate() {
+            match event.body {
+                EventBody::Alloc { size, .. } => {
+                    bytes += size;
+                    blocks += 1;
+                }
+                EventBody::Realloc { addr, size, .. } if addr != 0 => {
+                    bytes += size;
+                    blocks += 1;
+                }
+                _ => {}
+            }
+            redactor.event(&mut event);
+            pipeline.event(&event);
+            if index == watched {
+                adds_up(&pipeline.report(&CaptureFacts::default()));
+            }
+        }
+        pipeline.finish();
+        let report = pipeline.report(&CaptureFacts::default());
+        adds_up(&report);
+        prop_assert_eq!(report.totals.alloc_bytes, bytes);
+        prop_assert_eq!(report.totals.alloc_count, blocks);
+    }
+
+    /// Taking private content out of a trace takes nothing out of its report.
+    #[test]
+    fn redaction_changes_no_report(events in events::traces()) {
+        let plain = live_report(&events);
+        let events = redacted(events);
+        prop_assert_eq!(to_json(&live_report(&events)), to_json(&plain));
+        prop_assert_eq!(&redacted(events.clone()), &events, "it is done once and for all");
+    }
+
+    /// Whatever the types allow gets through every stage and every output, and
+    /// through a capture gives the same report.
+    #[test]
+    fn noise_gets_through_and_a_capture_changes_nothing(
+        events in events::noise(),
+        chunk in 1..60_usize,
+    ) {
+        let events = redacted(events);
+        let live = prints(&live_report(&events));
+        let file = scratch_file("round-trip");
+        std::fs::write(&file, capture(&events, chunk)).expect("a writable target directory");
+        let replayed = replay::report(&file).expect("a whole capture");
+        std::fs::remove_file(&file).expect("it was written");
+        prop_assert_eq!(to_json(&replayed), live);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(150))]
+
+    /// The same events give the same capture and the same report, byte for byte.
+    #[test]
+    fn the_same_events_give_the_same_bytes(events in events::noise()) {
+        let (first, second) = (redacted(events.clone()), redacted(events));
+        prop_assert_eq!(prints(&live_report(&first)), prints(&live_report(&second)));
+        prop_assert_eq!(capture(&first, 50), capture(&second, 50));
+    }
+}
+
+proptest! {
+    #![proptest_config(config(3))]
+
+    /// A capture cut at any byte opens, holds what was flushed before the cut,
+    /// and says that it is truncated.
+    #[test]
+    fn every_cut_of_a_capture_is_reported(events in prop::collection::vec(events::traces(), 3)) {
+        let events = redacted(events.concat());
+        let bytes = capture(&events, 40);
+        let file = scratch_file("cut");
+        std::fs::write(&file, &bytes).expect("a writable target directory");
+        let whole = replay::report(&file).expect("a whole capture");
+        prop_assert!(!whole.capture.truncated);
+        prop_assert_eq!(whole.capture.events, events.len() as u64);
+        let cut = OpenOptions::new().write(true).open(&file).expect("it was written");
+        let mut last = None;
+        for length in (0..bytes.len() as u64).rev() {
+            cut.set_len(length).expect("a file can be cut");
+            let report = replay::report(&file).expect("a cut capture can be reported");
+            prop_assert!(report.capture.truncated, "cut to {} bytes", length);
+            prop_assert!(report.capture.damage.is_some(), "cut to {} bytes", length);
+            let read = report.capture.events as usize;
+            // Whole chunks are there, and nothing else.
+            prop_assert!(read == events.len() || read.is_multiple_of(40), "{} events", read);
+            if last != Some(read) {
+                last = Some(read);
+                adds_up(&report);
+                let live = live_report(&events[..read]);
+                prop_assert_eq!(&report.totals, &live.totals);
+                prop_assert_eq!(&report.endpoints, &live.endpoints);
+                prop_assert_eq!(&report.unattributed, &live.unattributed);
+            }
+        }
+        prop_assert_eq!(last, Some(0));
+        std::fs::remove_file(&file).expect("it was written");
+    }
+}
+
+proptest! {
+    #![proptest_config(config(400))]
+
+    /// Of a server that is understood, every figure is exactly what a model of
+    /// it says: bytes, blocks, retained, freed, sizes, times, by route and by
+    /// reason.
+    #[test]
+    fn a_servers_requests_have_exactly_their_figures(steps in model::steps()) {
+        let (events, expected) = model::run(&steps, RETAIN_NS_DEFAULT);
+        let report = live_report(&redacted(events));
+        adds_up(&report);
+        prop_assert_eq!(model::figures(&report), expected);
+    }
+}
