@@ -125,10 +125,9 @@ fn leave(sp_at_entry: u64, returned: u64) {
     };
     context::state_if_changed(pid, tid, state);
     match call {
-        AllocCall::Size
-        | AllocCall::CountSize
-        | AllocCall::SkipSize
-        | AllocCall::SkipCountSize => alloc(pid, tid, returned, pending.size),
+        AllocCall::Size | AllocCall::CountSize | AllocCall::SkipSize | AllocCall::SkipCountSize => {
+            alloc(pid, tid, returned, pending.size)
+        }
         AllocCall::OldSize | AllocCall::OldCountSize | AllocCall::SkipOldSize => {
             if pending.pointer == 0 {
                 alloc(pid, tid, returned, pending.size);
@@ -179,7 +178,11 @@ fn is_nested(pending: &mut PendingAlloc, sp: u64) -> bool {
 fn alloc(pid: u32, tid: u32, addr: u64, size: u64) {
     if addr != 0 {
         let header = header(Kind::Alloc, 0, pid, tid);
-        record(AllocRecord { header, addr, size }, QUIET, Loss::RingFullAlloc);
+        record(
+            AllocRecord { header, addr, size },
+            QUIET,
+            Loss::RingFullAlloc,
+        );
     }
 }
 

@@ -90,16 +90,14 @@ impl StreamSocket {
             return addresses;
         }
         addresses.local_port = read(self.sk, config!(offsets.sk_num)).unwrap_or(0);
-        addresses.peer_port =
-            u16::from_be(read(self.sk, config!(offsets.sk_dport)).unwrap_or(0));
+        addresses.peer_port = u16::from_be(read(self.sk, config!(offsets.sk_dport)).unwrap_or(0));
         if self.family == AF_INET {
             let local: [u8; 4] = read(self.sk, config!(offsets.sk_rcv_saddr)).unwrap_or([0; 4]);
             let peer: [u8; 4] = read(self.sk, config!(offsets.sk_daddr)).unwrap_or([0; 4]);
             addresses.local[..4].copy_from_slice(&local);
             addresses.peer[..4].copy_from_slice(&peer);
         } else {
-            addresses.local =
-                read(self.sk, config!(offsets.sk_v6_rcv_saddr)).unwrap_or([0; 16]);
+            addresses.local = read(self.sk, config!(offsets.sk_v6_rcv_saddr)).unwrap_or([0; 16]);
             addresses.peer = read(self.sk, config!(offsets.sk_v6_daddr)).unwrap_or([0; 16]);
         }
         addresses

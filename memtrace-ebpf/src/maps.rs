@@ -182,9 +182,7 @@ pub fn thread_state(tid: u32) -> Option<&'static mut ThreadState> {
 pub fn existing_thread_state(tid: u32) -> Option<&'static mut ThreadState> {
     // SAFETY: a map value lives until the entry is deleted, which happens only
     // when its thread exits; only programs run by that thread touch it.
-    THREADS
-        .get_ptr_mut(tid)
-        .map(|state| unsafe { &mut *state })
+    THREADS.get_ptr_mut(tid).map(|state| unsafe { &mut *state })
 }
 
 /// Counts one event that will not be seen.

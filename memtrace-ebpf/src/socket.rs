@@ -53,7 +53,9 @@ const PAYLOAD_TINY: usize = 64;
 #[raw_tracepoint(tracepoint = "sys_enter")]
 pub fn syscall_enter(ctx: RawTracePointContext) -> i32 {
     let number: u64 = ctx.arg(1);
-    let Some(call) = watched(number) else { return 0 };
+    let Some(call) = watched(number) else {
+        return 0;
+    };
     if !is_stated_at_entry(call) {
         return 0;
     }
@@ -72,8 +74,12 @@ pub fn syscall_enter(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn syscall_exit(ctx: RawTracePointContext) -> i32 {
     let regs: u64 = ctx.arg(0);
-    let Some(number) = syscall_number(regs) else { return 0 };
-    let Some(call) = watched(number) else { return 0 };
+    let Some(number) = syscall_number(regs) else {
+        return 0;
+    };
+    let Some(call) = watched(number) else {
+        return 0;
+    };
     let (pid, tid) = current();
     if !is_target(pid) {
         return 0;
@@ -207,7 +213,11 @@ fn entered(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4]) {
             if matches!(call, WatchedCall::Shutdown) {
                 state_fact(pid, tid, Kind::Shutdown, 0, &socket, fd, args[1] as u32);
             } else {
-                let flags = if socket.is_last_reference() { FLAG_LAST } else { 0 };
+                let flags = if socket.is_last_reference() {
+                    FLAG_LAST
+                } else {
+                    0
+                };
                 state_fact(pid, tid, Kind::Close, flags, &socket, fd, 0);
             }
         }
@@ -292,7 +302,11 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
             // Anonymous memory is never mapped executable by a loader; whether
             // there is a file is seen by the collector.
             if args[2] & PROT_EXEC != 0 && result > 0 {
-                record(header(Kind::Mapped, 0, pid, tid), URGENT, Loss::RingFullTask);
+                record(
+                    header(Kind::Mapped, 0, pid, tid),
+                    URGENT,
+                    Loss::RingFullTask,
+                );
             }
             return;
         }

@@ -1,9 +1,7 @@
 //! Processes and threads that come, go, or change their program; moves between
 //! cgroups.
 
-use aya_ebpf::{
-    macros::raw_tracepoint, programs::RawTracePointContext,
-};
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use memtrace_common::{
     config::Target,
     event::{FLAG_FOLLOWED, FLAG_PROCESS, Kind, TaskRecord},
@@ -50,7 +48,11 @@ pub fn task_fork(ctx: RawTracePointContext) -> i32 {
         child_tid,
         start_boottime_ns: read(child, config!(offsets.task_start_boottime)).unwrap_or(0),
     };
-    let wakeup = if flags & FLAG_FOLLOWED != 0 { URGENT } else { QUIET };
+    let wakeup = if flags & FLAG_FOLLOWED != 0 {
+        URGENT
+    } else {
+        QUIET
+    };
     record(task, wakeup, Loss::RingFullTask);
     0
 }

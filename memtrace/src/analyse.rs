@@ -30,7 +30,8 @@ pub struct CaptureFacts {
 pub fn report(store: &Store, facts: &CaptureFacts) -> Report {
     let duration_ns = store.duration_ns();
     let processes: Vec<Process> = store.processes().map(process).collect();
-    let sum = |figure: fn(&Process) -> u64| processes.iter().map(figure).sum::<u64>();
+    // Figures of a damaged or made-up capture may be of any size.
+    let sum = |figure: fn(&Process) -> u64| total(processes.iter().map(figure));
     let alloc_bytes = sum(|process| process.alloc_bytes);
     let mut endpoints: Vec<Endpoint> = store
         .endpoints()
@@ -77,7 +78,7 @@ pub fn report(store: &Store, facts: &CaptureFacts) -> Report {
             events: store.events(),
             events_per_second: report::per_second(store.events(), duration_ns),
             lost: Lost {
-                total: by_cause.values().sum(),
+                total: total(by_cause.values().copied()),
                 by_cause,
             },
             overhead: Overhead::default(),
@@ -96,11 +97,12 @@ pub fn report(store: &Store, facts: &CaptureFacts) -> Report {
             free_bytes: sum(|process| process.free_bytes),
             free_count: sum(|process| process.free_count),
             free_unknown_count: sum(|process| process.free_unknown_count),
-            live_bytes: store
-                .processes()
-                .filter(|totals| !totals.ended)
-                .map(|totals| totals.live_bytes)
-                .sum(),
+            live_bytes: total(
+                store
+                    .processes()
+                    .filter(|totals| !totals.ended)
+                    .map(|totals| totals.live_bytes),
+            ),
         },
         findings: findings(&endpoints),
         processes,
@@ -122,6 +124,11 @@ pub fn report(store: &Store, facts: &CaptureFacts) -> Report {
         },
         unattributed,
     }
+}
+
+/// The sum, or the largest number if it is larger.
+fn total(figures: impl Iterator<Item = u64>) -> u64 {
+    figures.fold(0, u64::saturating_add)
 }
 
 fn process(totals: &ProcessTotals) -> Process {
@@ -208,9 +215,9 @@ fn unattributed(store: &Store, alloc_bytes_all: u64) -> Unattributed {
         if totals.allocated.count == 0 && totals.live_bytes == 0 {
             continue;
         }
-        all.alloc_bytes += totals.allocated.bytes;
+        all.alloc_bytes = all.alloc_bytes.saturating_add(totals.allocated.bytes);
         all.alloc_count += totals.allocated.count;
-        all.live_bytes += totals.live_bytes;
+        all.live_bytes = all.live_bytes.saturating_add(totals.live_bytes);
         all.by_reason.insert(
             reason.name().to_owned(),
             ReasonTotals {

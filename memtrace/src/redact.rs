@@ -19,8 +19,16 @@ use crate::{
 /// Masks the payloads of a live event stream.
 #[derive(Debug, Default)]
 pub struct Redactor {
-    sessions: HashMap<SocketId, Session>,
+    sessions: HashMap<SocketId, Followed>,
     unread: Vec<Message>,
+}
+
+/// A connection that is followed.
+#[derive(Debug)]
+struct Followed {
+    /// The process that last used it.
+    pid: u32,
+    session: Session,
 }
 
 impl Redactor {
@@ -31,12 +39,13 @@ impl Redactor {
 
     /// Masks one event in place.
     pub fn event(&mut self, event: &mut Event) {
+        let pid = event.pid;
         match &mut event.body {
-            EventBody::Accept(fact) => self.begin(fact.socket, Session::accepted()),
-            EventBody::Connect(fact) => self.begin(fact.socket, Session::connected()),
+            EventBody::Accept(fact) => self.begin(fact.socket, pid, Session::accepted()),
+            EventBody::Connect(fact) => self.begin(fact.socket, pid, Session::connected()),
             EventBody::OpenSocket { fact, accepted } => {
                 if !self.sessions.contains_key(&fact.socket) {
-                    self.begin(fact.socket, Session::found(*accepted));
+                    self.begin(fact.socket, pid, Session::found(*accepted));
                 }
             }
             EventBody::Close {
@@ -46,34 +55,41 @@ impl Redactor {
             }
             EventBody::Shutdown { socket, how } => {
                 if *how != 0
-                    && let Some(session) = self.sessions.get_mut(socket)
+                    && let Some(followed) = self.sessions.get_mut(socket)
                 {
+                    let session = &mut followed.session;
                     session.close_direction(Direction::Send, &mut self.unread);
                     self.unread.clear();
                 }
             }
-            EventBody::Data(data) => self.data(data),
+            // Its connections are gone with it, closed or not.
+            EventBody::Exit { process: true } => {
+                self.sessions.retain(|_, followed| followed.pid != pid);
+            }
+            EventBody::Data(data) => self.data(pid, data),
             _ => {}
         }
     }
 
-    fn begin(&mut self, socket: SocketId, session: Session) {
+    fn begin(&mut self, socket: SocketId, pid: u32, session: Session) {
         if self.sessions.len() >= CONNECTIONS_MAX && !self.sessions.contains_key(&socket) {
             return;
         }
-        self.sessions.insert(socket, session);
+        self.sessions.insert(socket, Followed { pid, session });
     }
 
-    fn data(&mut self, data: &mut Data) {
+    fn data(&mut self, pid: u32, data: &mut Data) {
         if !self.sessions.contains_key(&data.socket) {
-            self.begin(data.socket, Session::found(false));
+            self.begin(data.socket, pid, Session::found(false));
         }
-        let Some(session) = self.sessions.get_mut(&data.socket) else {
+        let Some(followed) = self.sessions.get_mut(&data.socket) else {
             // Too many connections to follow: nothing of it is kept.
             data.payload.clear();
             data.tail.clear();
             return;
         };
+        followed.pid = pid;
+        let session = &mut followed.session;
         if data.direction == Direction::Recv && data.len == 0 {
             session.close_direction(Direction::Recv, &mut self.unread);
         } else {

@@ -9,7 +9,8 @@
 mod distribution;
 mod live;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry};
+use std::hash::Hash;
 
 pub use distribution::Distribution;
 pub use live::LIVE_BLOCKS_MAX;
@@ -181,10 +182,28 @@ struct OpenWork {
     account: Account,
 }
 
+/// Something settled of which blocks are live.
 #[derive(Clone, Copy, Debug)]
-struct SettledWork {
+struct Settled {
     owner: Owner,
     live_blocks: u32,
+}
+
+impl Settled {
+    /// One of the blocks is gone, and the entry with the last. Returns whose it
+    /// was.
+    fn take_block<Id: Eq + Hash>(settled: &mut HashMap<Id, Settled>, id: Id) -> Option<Owner> {
+        let Entry::Occupied(mut entry) = settled.entry(id) else {
+            return None;
+        };
+        let Settled { owner, live_blocks } = entry.get_mut();
+        let owner = *owner;
+        *live_blocks = live_blocks.saturating_sub(1);
+        if *live_blocks == 0 {
+            entry.remove();
+        }
+        Some(owner)
+    }
 }
 
 /// Connections, counted.
@@ -231,7 +250,9 @@ pub struct Store {
     /// Ended requests in the order in which their retention time ends.
     ended: VecDeque<(u64, RequestId)>,
     open_works: HashMap<WorkId, OpenWork>,
-    settled_works: HashMap<WorkId, SettledWork>,
+    settled_works: HashMap<WorkId, Settled>,
+    /// Settled requests that have no endpoint but a reason.
+    void_requests: HashMap<RequestId, Settled>,
     endpoint_ids: HashMap<EndpointKey, EndpointId>,
     endpoints: Vec<(EndpointKey, EndpointTotals)>,
     reasons: [ReasonTotals; Reason::ALL.len()],
@@ -256,6 +277,7 @@ impl Store {
             ended: VecDeque::new(),
             open_works: HashMap::new(),
             settled_works: HashMap::new(),
+            void_requests: HashMap::new(),
             endpoint_ids: HashMap::new(),
             endpoints: Vec::new(),
             reasons: [ReasonTotals::default(); Reason::ALL.len()],
@@ -511,6 +533,7 @@ impl Store {
     }
 
     fn alloc(&mut self, process: usize, addr: u64, size: u64, credit: Credit) {
+        let credit = self.standing(credit);
         let Some((totals, blocks)) = self.processes.get_mut(process) else {
             return;
         };
@@ -546,6 +569,23 @@ impl Store {
                     self.credit(Owner::Reason(Reason::EndedRequest), size);
                 }
             }
+        }
+    }
+
+    /// The credit, unless it is that of something long settled: the block is
+    /// to be found under the reason that it is counted for.
+    fn standing(&self, credit: Credit) -> Credit {
+        let stands = match credit {
+            Credit::Owner(Owner::Request(request)) => self.requests.contains_key(&request),
+            Credit::Owner(Owner::Reason(_)) => true,
+            Credit::Work(work) => {
+                self.open_works.contains_key(&work) || self.settled_works.contains_key(&work)
+            }
+        };
+        if stands {
+            credit
+        } else {
+            Credit::Owner(Owner::Reason(Reason::EndedRequest))
         }
     }
 
@@ -600,27 +640,25 @@ impl Store {
                     work.account.free(block.size);
                     return;
                 }
-                let Some(settled) = self.settled_works.get_mut(&id) else {
-                    return;
-                };
-                let owner = settled.owner;
-                settled.live_blocks = settled.live_blocks.saturating_sub(1);
-                if settled.live_blocks == 0 {
-                    self.settled_works.remove(&id);
+                match Settled::take_block(&mut self.settled_works, id) {
+                    Some(owner) => owner,
+                    None => return,
                 }
-                owner
             }
         };
-        match owner {
-            Owner::Request(id) => {
-                if let Some(request) = self.requests.get_mut(&id) {
+        let owner = match owner {
+            Owner::Request(id) => match self.requests.get_mut(&id) {
+                Some(request) => {
                     request.account.free(block.size);
+                    return;
                 }
-            }
-            Owner::Reason(reason) => {
-                let totals = &mut self.reasons[reason.index()];
-                totals.live_bytes = totals.live_bytes.saturating_sub(block.size);
-            }
+                None => Settled::take_block(&mut self.void_requests, id),
+            },
+            Owner::Reason(_) => Some(owner),
+        };
+        if let Some(Owner::Reason(reason)) = owner {
+            let totals = &mut self.reasons[reason.index()];
+            totals.live_bytes = totals.live_bytes.saturating_sub(block.size);
         }
     }
 
@@ -656,7 +694,7 @@ impl Store {
         if live_blocks != 0 {
             let live_blocks = u32::try_from(live_blocks).unwrap_or(u32::MAX);
             self.settled_works
-                .insert(id, SettledWork { owner, live_blocks });
+                .insert(id, Settled { owner, live_blocks });
         }
     }
 
@@ -665,18 +703,27 @@ impl Store {
             return;
         };
         self.live_blocks -= blocks.len();
-        let gone: Vec<Block> = if ended {
+        let mut gone = std::mem::take(blocks);
+        if ended {
             // What was live when it ended is what it had not freed: requests
-            // keep it as retained.
+            // keep it as retained. Nothing will be freed of it any more.
             totals.ended = true;
-            *blocks = ProcessBlocks::default();
-            Vec::new()
+            for block in gone.drain() {
+                match block.credit {
+                    Credit::Owner(Owner::Request(id)) => {
+                        Settled::take_block(&mut self.void_requests, id);
+                    }
+                    Credit::Owner(Owner::Reason(_)) => {}
+                    Credit::Work(id) => {
+                        Settled::take_block(&mut self.settled_works, id);
+                    }
+                }
+            }
         } else {
             totals.live_bytes = 0;
-            blocks.drain().collect()
-        };
-        for block in gone {
-            self.release(block);
+            for block in gone.drain() {
+                self.release(block);
+            }
         }
     }
 
@@ -695,22 +742,48 @@ impl Store {
         let Some(request) = self.requests.remove(&id) else {
             return;
         };
-        for work in &request.works {
-            self.settled_works.remove(work);
-        }
         let endpoint = match (request.endpoint, request.void) {
             (Some(EndpointId(endpoint)), None) => self.endpoints.get_mut(endpoint as usize),
             (_, void) => {
-                let totals = &mut self.reasons[void.unwrap_or(Reason::IncompleteHead).index()];
-                totals.allocated.merge(request.account.allocated);
-                None
+                self.finalise_void(id, &request, void.unwrap_or(Reason::IncompleteHead));
+                return;
             }
         };
+        for work in &request.works {
+            self.settled_works.remove(work);
+        }
         if let Some((_, totals)) = endpoint {
             match request.end {
                 Some(end) => totals.add_ended(&request, end),
                 None => totals.add_unsettled(&request),
             }
+        }
+    }
+
+    /// Adds a request to the reason why it has no endpoint, which also answers
+    /// for its live blocks from then on.
+    fn finalise_void(&mut self, id: RequestId, request: &Request, reason: Reason) {
+        let Account {
+            allocated,
+            freed,
+            live_bytes,
+            peak_bytes: _,
+        } = request.account;
+        let totals = &mut self.reasons[reason.index()];
+        totals.allocated.merge(allocated);
+        totals.live_bytes = totals.live_bytes.saturating_add(live_bytes);
+        let owner = Owner::Reason(reason);
+        let mut live_blocks = allocated.count.saturating_sub(freed.count);
+        for work in &request.works {
+            if let Some(settled) = self.settled_works.get_mut(work) {
+                settled.owner = owner;
+                live_blocks = live_blocks.saturating_sub(u64::from(settled.live_blocks));
+            }
+        }
+        if live_blocks != 0 {
+            let live_blocks = u32::try_from(live_blocks).unwrap_or(u32::MAX);
+            self.void_requests
+                .insert(id, Settled { owner, live_blocks });
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     event::{Data, Direction},
     id::{ConnId, RequestId, SocketId},
     protocol::{
-        http1::{Abandoned, Bytes, ExchangeId, Message, Verdict},
+        http1::{Abandoned, Bytes, Defect, ExchangeId, Message, Verdict},
         session::{Role, Session},
     },
 };
@@ -172,8 +172,12 @@ impl Connections {
         conn.count_not_http(out);
         if let Some(upgraded) = &mut conn.upgraded {
             match data.direction {
-                Direction::Recv => upgraded.request_bytes += data.len,
-                Direction::Send => upgraded.response_bytes += data.len,
+                Direction::Recv => {
+                    upgraded.request_bytes = upgraded.request_bytes.saturating_add(data.len);
+                }
+                Direction::Send => {
+                    upgraded.response_bytes = upgraded.response_bytes.saturating_add(data.len);
+                }
             }
             return Turn::To(Owner::Request(upgraded.request));
         }
@@ -337,11 +341,14 @@ impl Conn {
             }
             Message::MalformedRequest {
                 exchange,
-                defect: _,
+                defect,
             } => {
                 self.malformed = true;
                 out.push(Attributed::ConnCount(ConnCount::MalformedRequest));
-                if let Some(request) = self.request(exchange) {
+                // What is wrong with a body is no reason to doubt its head.
+                if defect != Defect::ChunkSize
+                    && let Some(request) = self.request(exchange)
+                {
                     out.push(Attributed::RequestVoid {
                         request,
                         reason: Reason::MalformedHead,
@@ -399,16 +406,11 @@ impl Conn {
             } => {
                 let outcome = match how {
                     Abandoned::PartialResponse => Outcome::Aborted,
-                    Abandoned::NoResponse | Abandoned::PipelineTooLong => Outcome::NoResponse,
-                    Abandoned::PartialRequest => {
-                        if let Some(request) = self.request(*exchange) {
-                            out.push(Attributed::RequestVoid {
-                                request,
-                                reason: Reason::IncompleteHead,
-                            });
-                        }
-                        Outcome::NoResponse
-                    }
+                    // Of a partial request the head may be whole: one that is
+                    // not was never named.
+                    Abandoned::PartialRequest
+                    | Abandoned::NoResponse
+                    | Abandoned::PipelineTooLong => Outcome::NoResponse,
                 };
                 (*exchange, outcome, *request_bytes, *response_bytes)
             }
