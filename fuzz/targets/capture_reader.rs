@@ -59,7 +59,7 @@ fn as_columns(input: &[u8]) -> Vec<u8> {
         return Vec::new();
     };
     let mut directory = Vec::new();
-    let mut columns = Vec::new();
+    let mut columns: Vec<u8> = Vec::new();
     let mut events = None;
     for length in lengths.map(usize::from).into_iter().chain([usize::MAX]) {
         // At most 127: one byte as a varint; the last column takes the rest.

@@ -16,7 +16,7 @@ fuzz_target!(|input: &[u8]| {
     };
     if let Ok(facts) = examined {
         for function in &facts.functions {
-            assert!(function.file_offset < input.len() as u64);
+            assert!(function.offset < input.len() as u64);
         }
     }
     if let Ok(symbols) = file.functions(&|_| true) {

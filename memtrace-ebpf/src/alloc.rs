@@ -215,12 +215,8 @@ fn realloc(pid: u32, tid: u32, pending: &PendingAlloc, addr: u64) {
 /// An overflowing product is a request that no allocator can meet.
 #[inline(always)]
 fn product(count: u64, size: u64) -> u64 {
-    if count >> 32 == 0 && size >> 32 == 0 {
+    if (count >> 32 == 0 && size >> 32 == 0) || count <= 1 || size <= 1 {
         count * size
-    } else if count <= 1 {
-        count * size
-    } else if size <= 1 {
-        size * count
     } else {
         u64::MAX
     }

@@ -112,18 +112,18 @@ pub fn verify(package: &Path) -> Result<(), String> {
         }
     }
     let (objects, trouble) = if stale.is_empty() {
-        (changed, "is not the file that was built from the sources")
+        (changed, "not what was built from the sources")
     } else {
-        (stale, "is older than the sources of the kernel half")
+        (stale, "older than the sources of the kernel half")
     };
-    match objects.as_slice() {
-        [] => Ok(()),
-        [object] => Err(format!("{object} {trouble}: {REBUILD}")),
-        objects => Err(format!(
-            "each of {} {trouble}: {REBUILD}",
-            objects.join(" and ")
-        )),
+    if objects.is_empty() {
+        return Ok(());
     }
+    let are = if objects.len() == 1 { "is" } else { "are" };
+    let objects = objects.join(" and ");
+    Err(format!(
+        "{objects} in memtrace/{OBJECTS} {are} {trouble}: {REBUILD}"
+    ))
 }
 
 const REBUILD: &str = "run `cargo xtask ebpf`";

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     attribute::Outcome,
-    event::Origin,
+    event::{Origin, PROCESSES_UNPROBED},
     report::{
         self, Capture, Connections, Distribution, Endpoint, Finding, Http, Lost, Mode, Outcomes,
         Overhead, Process, ReasonTotals, Report, Totals, Unattributed,
@@ -56,12 +56,18 @@ pub fn report(store: &Store, facts: &CaptureFacts) -> Report {
     let by_cause: BTreeMap<String, u64> = store
         .lost()
         .iter()
-        .filter(|(_, total)| **total != 0)
+        .filter(|(cause, total)| **total != 0 && *cause != PROCESSES_UNPROBED)
         .map(|(cause, total)| (cause.clone(), *total))
         .collect();
     let connections = store.connections();
     let unattributed = unattributed(store, alloc_bytes);
     let mut notes = Vec::new();
+    if let Some(unprobed) = store.lost().get(PROCESSES_UNPROBED) {
+        notes.push(format!(
+            "{unprobed} processes ended before their allocators could be probed, or are traced by \
+             another memtrace: what they allocated is not seen"
+        ));
+    }
     let displaced: u64 = store.processes().map(|totals| totals.displaced_count).sum();
     if displaced != 0 {
         notes.push(format!(

@@ -27,7 +27,6 @@ mod reason;
 mod thread;
 
 pub use attributed::{Attributed, ConnCount, ConnKind, Credit, Outcome, Owner, ProcessIndex};
-pub use connection::CONNECTIONS_MAX;
 pub use reason::Reason;
 
 use memtrace_common::event::WaitKind;

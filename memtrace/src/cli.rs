@@ -78,3 +78,32 @@ fn printed(result: std::io::Result<()>) -> Result<(), Failure> {
         Err(error) => Err(Failure::Output(format!("cannot print: {error}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use memtrace_common::loss::Loss;
+
+    use crate::{
+        attribute::{LOSS_CONNECTIONS_FULL, Reason},
+        collect::LOSS_CAPTURE_FULL,
+        output::words::{cause_text, reason_text},
+        probe::tracer::LOSS_UNDECODABLE,
+        store::LOSS_LIVE_TABLE_FULL,
+    };
+
+    #[test]
+    fn every_reason_and_every_cause_of_loss_has_words() {
+        for reason in Reason::ALL.map(Reason::name) {
+            assert_ne!(reason_text(reason), reason);
+        }
+        let others = [
+            LOSS_CONNECTIONS_FULL,
+            LOSS_CAPTURE_FULL,
+            LOSS_UNDECODABLE,
+            LOSS_LIVE_TABLE_FULL,
+        ];
+        for cause in Loss::ALL.map(Loss::name).into_iter().chain(others) {
+            assert_ne!(cause_text(cause), cause);
+        }
+    }
+}

@@ -20,6 +20,10 @@ use crate::{
     report::Report,
 };
 
+/// The name under which events are counted that came after the capture had
+/// reached its largest size, until every probe was off.
+pub const LOSS_CAPTURE_FULL: &str = "capture_full";
+
 /// Where the capture goes.
 #[derive(Clone, Copy, Debug)]
 pub struct CaptureOptions<'a> {
@@ -35,6 +39,8 @@ struct Sink {
     writer: Option<CaptureWriter<File>>,
     pipeline: Pipeline,
     failed: Option<Failure>,
+    /// Events that came after the capture was full.
+    refused: u64,
     full: bool,
 }
 
@@ -50,6 +56,7 @@ impl Sink {
                     // What is not in the capture is not in the live report
                     // either: both show the same trace.
                     self.full = true;
+                    self.refused += 1;
                     return;
                 }
                 Err(error) => self.failed = Some(Failure::writing(&error)),
@@ -118,6 +125,7 @@ impl Collector {
             writer,
             pipeline: Pipeline::new(retain_ns),
             failed: None,
+            refused: 0,
             full: false,
         };
         for event in early {
@@ -198,6 +206,13 @@ impl Collector {
         );
         if let Some(tracer) = self.tracer.take() {
             tracer.stop(&mut |event| self.sink.event(event));
+        }
+        if self.sink.refused != 0 {
+            let lost = EventBody::Loss {
+                cause: LOSS_CAPTURE_FULL.to_owned(),
+                total: self.sink.refused,
+            };
+            self.sink.event(own(0, lost));
         }
         self.sink.event(end);
         self.sink.pipeline.finish();

@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ProcessId, SocketId};
 
+/// The name under which [`EventBody::Loss`] counts processes, not events: those
+/// that came while the trace ran and were gone, or traced by another memtrace,
+/// before they could be probed.
+pub const PROCESSES_UNPROBED: &str = "process_not_probed";
+
 /// One fact, with its time and the thread it is about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {

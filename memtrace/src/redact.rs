@@ -10,10 +10,12 @@
 use std::collections::HashMap;
 
 use crate::{
-    attribute::CONNECTIONS_MAX,
     event::{Data, Direction, Event, EventBody},
     id::SocketId,
-    protocol::{http1::Message, session::Session},
+    protocol::{
+        http1::Message,
+        session::{SESSIONS_MAX, Session},
+    },
 };
 
 /// Masks the payloads of a live event stream.
@@ -72,7 +74,7 @@ impl Redactor {
     }
 
     fn begin(&mut self, socket: SocketId, pid: u32, session: Session) {
-        if self.sessions.len() >= CONNECTIONS_MAX && !self.sessions.contains_key(&socket) {
+        if self.sessions.len() >= SESSIONS_MAX && !self.sessions.contains_key(&socket) {
             return;
         }
         self.sessions.insert(socket, Followed { pid, session });

@@ -281,7 +281,10 @@ mod tests {
         let root = repository();
         fs::write(root.path().join("memtrace/bpf/memtrace.aarch64.o"), "?").unwrap();
         let sentence = sentence(&root);
-        assert!(sentence.contains("memtrace.aarch64.o is not"), "{sentence}");
+        assert!(
+            sentence.contains("memtrace.aarch64.o in memtrace/bpf is not"),
+            "{sentence}"
+        );
         assert!(!sentence.contains("x86_64"), "{sentence}");
     }
 
@@ -302,7 +305,7 @@ mod tests {
         fs::remove_dir_all(root.path().join("memtrace-ebpf")).unwrap();
         check(root.path()).unwrap();
         fs::write(root.path().join("memtrace/bpf/memtrace.x86_64.o"), "?").unwrap();
-        assert!(sentence(&root).contains("memtrace.x86_64.o is not"));
+        assert!(sentence(&root).contains("memtrace.x86_64.o in memtrace/bpf is not"));
     }
 
     #[test]

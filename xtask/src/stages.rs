@@ -229,6 +229,7 @@ fn check(file: &str, text: &str) -> Vec<Violation> {
         }
     }
     found.sort_by_key(|violation| violation.line);
+    found.dedup();
     found
 }
 

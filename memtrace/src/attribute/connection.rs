@@ -14,12 +14,9 @@ use crate::{
     id::{ConnId, RequestId, SocketId},
     protocol::{
         http1::{Abandoned, Bytes, Defect, ExchangeId, Message, Verdict},
-        session::{Role, Session},
+        session::{Role, SESSIONS_MAX, Session},
     },
 };
-
-/// Connections followed at once; one more is not followed, and counted.
-pub const CONNECTIONS_MAX: usize = 100_000;
 
 /// What a thread turns to because of a socket fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +109,7 @@ impl Connections {
         session: Session,
         out: &mut Vec<Attributed>,
     ) {
-        if self.conns.len() >= CONNECTIONS_MAX {
+        if self.conns.len() >= SESSIONS_MAX {
             self.overflow += 1;
             return;
         }
@@ -339,10 +336,7 @@ impl Conn {
                     out.push(Attributed::RequestStatus { request, status });
                 }
             }
-            Message::MalformedRequest {
-                exchange,
-                defect,
-            } => {
+            Message::MalformedRequest { exchange, defect } => {
                 self.malformed = true;
                 out.push(Attributed::ConnCount(ConnCount::MalformedRequest));
                 // What is wrong with a body is no reason to doubt its head.

@@ -19,7 +19,7 @@ use std::{
 use clap::Args;
 
 use super::{
-    drive::{Hooks, drive},
+    drive::{Driver, Hooks},
     printed,
     report::{OrderArguments, table_options},
 };
@@ -77,6 +77,7 @@ impl Drop for Server {
 /// No Python, or whatever keeps a trace from beginning.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     check_privileges()?;
+    let driver = Driver::new()?;
     let address = free_address()?;
     let server = start_server(address)?;
     let pid = server.0.id();
@@ -112,7 +113,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let begin = Instant::now();
     let clients_done = AtomicBool::new(false);
     let mut waiting = Some(clients);
-    let why = drive(
+    let why = driver.drive(
         &mut collector,
         None,
         &mut Hooks {

@@ -1,9 +1,13 @@
 //! Driving a trace until it has to end: signals, time, and the ring's call.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
     time::{MissedTickBehavior, interval, sleep_until},
 };
 
@@ -22,32 +26,74 @@ pub struct Hooks<'a> {
     pub stop: &'a dyn Fn() -> Option<&'static str>,
 }
 
-/// Runs the trace until the time is up, a signal comes, the targets are gone,
-/// or the caller has had enough. Returns why it ended.
-///
-/// # Errors
-/// Signals or the ring cannot be waited for.
-pub fn drive(
-    collector: &mut Collector,
-    duration: Option<Duration>,
-    hooks: &mut Hooks<'_>,
-) -> Result<&'static str, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Other(format!("cannot wait for events: {error}")))?;
-    runtime.block_on(drive_async(collector, duration, hooks))
+/// Signals that end a trace in an orderly way. Caught from the moment this
+/// exists: make it before anybody is told that the trace has begun.
+pub struct Driver {
+    runtime: Runtime,
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
 }
 
-async fn drive_async(
+impl Driver {
+    /// Begins to catch signals.
+    ///
+    /// # Errors
+    /// Signals cannot be waited for.
+    pub fn new() -> Result<Driver, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(cannot_wait)?;
+        let guard = runtime.enter();
+        let interrupt = signal(SignalKind::interrupt()).map_err(cannot_wait)?;
+        let terminate = signal(SignalKind::terminate()).map_err(cannot_wait)?;
+        let hangup = signal(SignalKind::hangup()).map_err(cannot_wait)?;
+        drop(guard);
+        Ok(Driver {
+            runtime,
+            interrupt,
+            terminate,
+            hangup,
+        })
+    }
+
+    /// Runs the trace until the time is up, a signal comes, the targets are
+    /// gone, or the caller has had enough. Returns why it ended.
+    ///
+    /// # Errors
+    /// The ring cannot be waited for.
+    pub fn drive(
+        self,
+        collector: &mut Collector,
+        duration: Option<Duration>,
+        hooks: &mut Hooks<'_>,
+    ) -> Result<&'static str, Failure> {
+        let Driver {
+            runtime,
+            interrupt,
+            terminate,
+            hangup,
+        } = self;
+        runtime.block_on(drive(
+            collector,
+            duration,
+            hooks,
+            [interrupt, terminate, hangup],
+        ))
+    }
+}
+
+fn cannot_wait(error: io::Error) -> Failure {
+    Failure::Other(format!("cannot wait for events: {error}"))
+}
+
+async fn drive(
     collector: &mut Collector,
     duration: Option<Duration>,
     hooks: &mut Hooks<'_>,
+    [mut interrupt, mut terminate, mut hangup]: [Signal; 3],
 ) -> Result<&'static str, Failure> {
-    let cannot_wait = |error| Failure::Other(format!("cannot wait for events: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_wait)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot_wait)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(cannot_wait)?;
     let Some(tracer) = collector.tracer() else {
         return Ok("every traced process has ended");
     };

@@ -13,7 +13,7 @@ use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
 use super::{
-    drive::{Hooks, drive},
+    drive::{Driver, Hooks},
     targets::TargetArguments,
 };
 use crate::{
@@ -71,6 +71,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             sys::realtime_ns() / 1_000_000_000
         ))
     });
+    let driver = Driver::new()?;
     let waiting = start_waiting(&arguments.targets)?;
     let mut collector = Collector::start(
         options,
@@ -88,7 +89,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 
     let terminal = std::io::stderr().is_terminal();
     let begin = Instant::now();
-    let why = drive(
+    let why = driver.drive(
         &mut collector,
         arguments.duration,
         &mut Hooks {

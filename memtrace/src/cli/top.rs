@@ -13,7 +13,7 @@ use std::{
 use clap::Args;
 
 use super::{
-    drive::{Hooks, drive},
+    drive::{Driver, Hooks},
     record::{announce, start_command, start_waiting},
     report::{OrderArguments, table_options},
     targets::TargetArguments,
@@ -53,6 +53,7 @@ const INTERVAL_MIN: Duration = Duration::from_millis(250);
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let options = arguments.targets.trace_options()?;
     crate::probe::tracer::check_privileges()?;
+    let driver = Driver::new()?;
     let waiting = start_waiting(&arguments.targets)?;
     let mut collector = Collector::start(
         options,
@@ -63,14 +64,14 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     )?;
     if std::io::stdout().is_terminal() && std::io::stdin().is_terminal() {
         start_command(waiting)?;
-        watch(collector, &arguments)
+        watch(collector, driver, &arguments)
     } else {
         announce(&collector);
         start_command(waiting)?;
         let mut failed = None;
         let table = table_options(&arguments.order);
         let stop = AtomicBool::new(false);
-        let why = drive(
+        let why = driver.drive(
             &mut collector,
             arguments.duration,
             &mut Hooks {
@@ -94,7 +95,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 /// The live view, in a thread of its own, since it waits for keys.
-fn watch(mut collector: Collector, arguments: &Arguments) -> Result<(), Failure> {
+fn watch(mut collector: Collector, driver: Driver, arguments: &Arguments) -> Result<(), Failure> {
     let sort = arguments.order.sort;
     let quit = Arc::new(AtomicBool::new(false));
     let (reports, shown) = mpsc::sync_channel::<Report>(1);
@@ -106,7 +107,7 @@ fn watch(mut collector: Collector, arguments: &Arguments) -> Result<(), Failure>
             result
         }
     });
-    let why = drive(
+    let why = driver.drive(
         &mut collector,
         arguments.duration,
         &mut Hooks {

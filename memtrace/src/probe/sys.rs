@@ -453,6 +453,14 @@ pub fn kernel_and_machine() -> (String, String) {
     (text(&names.release), text(&names.machine))
 }
 
+/// Asks the scheduler to prefer this process: a collector that waits for its
+/// turn on a busy machine loses events. A refusal changes nothing else.
+pub fn prefer_this_process() {
+    const NICE: i32 = -10;
+    // SAFETY: plain numbers; 0 means the calling process.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+}
+
 /// Sends a signal to a process.
 ///
 /// # Errors

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     decode,
-    event::{Event, EventBody, Origin, ProcessFact},
+    event::{Event, EventBody, Origin, PROCESSES_UNPROBED, ProcessFact},
     id::ProcessId,
 };
 
@@ -41,10 +41,6 @@ const RECORDS_PER_POLL: usize = 100_000;
 
 /// The name under which records that make no sense are counted.
 pub const LOSS_UNDECODABLE: &str = "undecodable";
-/// The name under which processes are counted that were gone, or locked,
-/// before they could be probed.
-pub const LOSS_PROCESS_UNPROBED: &str = "process_not_probed";
-
 /// What to trace, and how.
 #[derive(Clone, Debug)]
 pub struct TraceOptions {
@@ -158,6 +154,7 @@ impl Tracer {
         if pids.is_empty() && !joinable {
             return Err(TraceError::Empty("no process was selected".into()));
         }
+        sys::prefer_this_process();
         let mut kernel = Kernel::load(LoadOptions {
             follow_children: options.follow_children,
             ring_bytes: options.ring_bytes,
@@ -299,7 +296,7 @@ impl Tracer {
     pub fn poll_lost(&mut self, sink: &mut dyn FnMut(Event)) {
         let mut totals: Vec<(&'static str, u64)> = vec![
             (LOSS_UNDECODABLE, self.undecodable),
-            (LOSS_PROCESS_UNPROBED, self.unprobed),
+            (PROCESSES_UNPROBED, self.unprobed),
         ];
         if let Ok(lost) = self.kernel.lost() {
             totals.extend(Loss::ALL.iter().map(|cause| cause.name()).zip(lost));

@@ -10,6 +10,9 @@ use crate::{
     protocol::http1::{Bytes, Connection, Message, Side, Verdict},
 };
 
+/// Sockets followed at once; one more is not followed, and counted.
+pub const SESSIONS_MAX: usize = 100_000;
+
 /// Which end of a connection the traced process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
