@@ -10,7 +10,7 @@ use memtrace_common::event::{Addresses, WaitKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bounds {
     /// Sizes and times of which sums are exact, payloads as the kernel half
-    /// states them.
+    /// states them, no process in the place of one whose end was not seen.
     Plausible,
     /// None but the types'.
     None,
@@ -118,11 +118,15 @@ fn data(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<Data> {
     })
 }
 
-fn process(input: &mut Unstructured<'_>) -> Result<ProcessFact> {
+fn process(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<ProcessFact> {
     let pid = id(input)?;
     let words = text(input)?;
+    let start = match bounds {
+        Bounds::Plausible => 0,
+        Bounds::None => u64::from(id(input)?),
+    };
     Ok(ProcessFact {
-        process: ProcessId::new(pid, u64::from(id(input)?) * ProcessId::TICK_NS),
+        process: ProcessId::new(pid, start * ProcessId::TICK_NS),
         parent_pid: id(input)?,
         exe: words.clone(),
         comm: words.clone(),
@@ -130,6 +134,7 @@ fn process(input: &mut Unstructured<'_>) -> Result<ProcessFact> {
         allocators: vec![words.clone()],
         origin: *input.choose(&[Origin::Attached, Origin::Joined, Origin::Started])?,
         trouble: vec![words],
+        probed_after_ns: 0,
     })
 }
 
@@ -182,7 +187,7 @@ fn body(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<EventBody> {
             child_tid: id(input)?,
             start_ns: number(input, bounds)?,
             process: input.arbitrary()?,
-            followed: input.arbitrary()?,
+            followed: bounds == Bounds::None && input.arbitrary()?,
         },
         27 => EventBody::Exec {
             start_ns: number(input, bounds)?,
@@ -190,7 +195,7 @@ fn body(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<EventBody> {
         28 => EventBody::Exit {
             process: input.arbitrary()?,
         },
-        29 => EventBody::Process(process(input)?),
+        29 => EventBody::Process(process(input, bounds)?),
         30 => EventBody::Loss {
             cause: text(input)?,
             total: number(input, bounds)?,

@@ -1,14 +1,21 @@
 //! Any bytes are refused as a program or library, or examined; what is found
-//! lies within the file.
+//! lies within the file. Any bytes are also code in which to find a place for a
+//! probe.
 #![no_main]
 
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
 use memtrace::probe::discover;
-use memtrace::probe::symbols::ElfFile;
+use memtrace::probe::place::{self, Needs};
+use memtrace::probe::symbols::{ElfFile, Machine};
 
 fuzz_target!(|input: &[u8]| {
+    for (machine, returns) in [(Machine::X86_64, true), (Machine::Aarch64, false)] {
+        let arguments = input.len() % 5;
+        let place = place::choose(input, 0x1000, machine, Needs { arguments, returns });
+        assert!(place.offset <= input.len() as u64);
+    }
     let examined = discover::examine(Cursor::new(input));
     let Ok(mut file) = ElfFile::open(Cursor::new(input)) else {
         assert!(examined.is_err());

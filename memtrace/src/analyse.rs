@@ -68,6 +68,19 @@ pub fn report(store: &Store, facts: &CaptureFacts) -> Report {
              another memtrace: what they allocated is not seen"
         ));
     }
+    let gaps: Vec<u64> = store
+        .processes()
+        .filter_map(|totals| Some(totals.fact.as_ref()?.probed_after_ns))
+        .filter(|gap_ns| *gap_ns != 0)
+        .collect();
+    if let Some(longest_ns) = gaps.iter().max() {
+        notes.push(format!(
+            "{} processes came while the trace ran; their allocators were probed up to {:.0} ms \
+             after they began, and what they allocated before is not seen",
+            gaps.len(),
+            *longest_ns as f64 / 1e6
+        ));
+    }
     let displaced: u64 = store.processes().map(|totals| totals.displaced_count).sum();
     if displaced != 0 {
         notes.push(format!(

@@ -172,7 +172,7 @@ impl Attributor {
                     out.push(Attributed::ProcessEnd { index });
                 }
             }
-            EventBody::Mapped | EventBody::CgroupMove => {}
+            EventBody::Mapped | EventBody::CgroupMove | EventBody::Clock => {}
             EventBody::Context { context } => self.context(pid, tid, *context, out),
             EventBody::ContextMade { context } => {
                 let process = self.begin_thread(pid, tid, out);

@@ -90,13 +90,14 @@
 //! | 13 | Exit | flags (process) |
 //! | 14, 15 | Mapped, CgroupMove | |
 //! | 16 | SocketError | socket, errno |
-//! | 17 | Process | pid, start ns, parent pid, exe, comm, runtime (text each), allocators (texts), origin (0 attached, 1 joined, 2 started), trouble (texts) |
+//! | 17 | Process | pid, start ns, parent pid, exe, comm, runtime (text each), allocators (texts), origin (0 attached, 1 joined, 2 started), trouble (texts), probed after ns |
 //! | 18 | OpenSocket | fact, flags (accepted) |
 //! | 19 | Loss | cause (text), total |
 //! | 20 | TraceBegin | |
 //! | 21 | TraceEnd | why (text) |
 //! | 22 | Context | context (number) |
 //! | 23 | ContextMade | context (number) |
+//! | 24 | Clock | nothing |
 //!
 //! *text*: a length, and that many bytes from bytes (UTF-8, except in payloads
 //! and tails). *texts*: a count and that many texts. *socket*: zigzag of the

@@ -160,6 +160,7 @@ impl Collector {
     pub fn tick(&mut self) {
         if let Some(tracer) = &mut self.tracer {
             tracer.poll_lost(&mut |event| self.sink.event(event));
+            self.sink.event(own(0, EventBody::Clock));
         }
         if let Some(writer) = &mut self.sink.writer
             && self.sink.failed.is_none()

@@ -146,6 +146,9 @@ pub enum EventBody {
         /// Events lost to it since the trace began.
         total: u64,
     },
+    /// Nothing happened but time, stated about every second, so that what is due
+    /// is settled and a trace of an idle process has a duration.
+    Clock,
     /// Every probe of the initial targets is in place: measuring begins.
     TraceBegin,
     /// Measuring has ended.
@@ -216,6 +219,9 @@ pub struct ProcessFact {
     /// What keeps it from being seen whole, in words (no allocator found, probes
     /// refused …); empty if nothing does.
     pub trouble: Vec<String>,
+    /// For a process that joined: how long it had run when its allocators had
+    /// been probed, ns. What it allocated before is not seen.
+    pub probed_after_ns: u64,
 }
 
 /// How a process came to be traced.

@@ -500,7 +500,10 @@ impl Store {
             if let (Some(EndpointId(id)), None) = (request.endpoint, request.void)
                 && let Some((_, totals)) = endpoints.get_mut(id as usize)
             {
-                totals.add_unsettled(request);
+                match request.end {
+                    Some(end) => totals.add_answered(request, end),
+                    None => totals.add_in_flight(request),
+                }
             }
         }
         endpoints
@@ -755,7 +758,7 @@ impl Store {
         if let Some((_, totals)) = endpoint {
             match request.end {
                 Some(end) => totals.add_ended(&request, end),
-                None => totals.add_unsettled(&request),
+                None => totals.add_in_flight(&request),
             }
         }
     }
@@ -789,11 +792,18 @@ impl Store {
 }
 
 impl EndpointTotals {
+    /// A request whose figures are final.
     fn add_ended(&mut self, request: &Request, end: End) {
+        self.retained_bytes.record(request.account.live_bytes);
+        self.add_answered(request, end);
+    }
+
+    /// A request that has ended; what it retains is not known yet.
+    fn add_answered(&mut self, request: &Request, end: End) {
         let Account {
             allocated,
             freed,
-            live_bytes,
+            live_bytes: _,
             peak_bytes,
         } = request.account;
         self.requests += 1;
@@ -806,23 +816,19 @@ impl EndpointTotals {
         self.alloc_bytes.record(allocated.bytes);
         self.alloc_count.record(allocated.count);
         self.peak_bytes.record(peak_bytes);
-        self.retained_bytes.record(live_bytes);
         self.duration_ns
             .record(end.at_ns.saturating_sub(request.begin_ns));
         self.request_bytes.record(end.request_bytes);
         self.response_bytes.record(end.response_bytes);
     }
 
-    /// A request whose figures are not final: counted, and its bytes are part of
-    /// the total, but not of any distribution.
-    fn add_unsettled(&mut self, request: &Request) {
+    /// A request that has not ended: counted, and its bytes are part of the
+    /// total, but not of any distribution.
+    fn add_in_flight(&mut self, request: &Request) {
         self.requests += 1;
+        self.in_flight += 1;
         if let Some(status) = request.status {
             *self.status.entry(status).or_default() += 1;
-        }
-        match request.end {
-            Some(end) => *self.outcomes.entry(end.outcome).or_default() += 1,
-            None => self.in_flight += 1,
         }
         self.allocated.merge(request.account.allocated);
         self.freed.merge(request.account.freed);

@@ -37,6 +37,19 @@ fn redacted(mut events: Vec<Event>) -> Vec<Event> {
     events
 }
 
+/// Without processes that take the place of one whose end was not seen: its
+/// connections are followed on, but what was on them is no longer known.
+fn without_successors(mut events: Vec<Event>) -> Vec<Event> {
+    for event in &mut events {
+        match &mut event.body {
+            EventBody::Fork { followed, .. } => *followed = false,
+            EventBody::Process(fact) => fact.process.start_ns = 0,
+            _ => {}
+        }
+    }
+    events
+}
+
 /// The report of a live trace, without a capture.
 fn live_report(events: &[Event]) -> Report {
     let mut pipeline = Pipeline::new(RETAIN_NS_DEFAULT);
@@ -122,6 +135,7 @@ proptest! {
     /// Taking private content out of a trace takes nothing out of its report.
     #[test]
     fn redaction_changes_no_report(events in events::traces()) {
+        let events = without_successors(events);
         let plain = live_report(&events);
         let events = redacted(events);
         prop_assert_eq!(to_json(&live_report(&events)), to_json(&plain));
@@ -206,6 +220,16 @@ proptest! {
         let (events, expected) = model::run(&steps, RETAIN_NS_DEFAULT);
         let report = live_report(&redacted(events));
         adds_up(&report);
-        prop_assert_eq!(model::figures(&report), expected);
+        let mut figures = model::figures(&report);
+        for name in expected.peaks_may_be_lower {
+            if let (Some(told), Some(model)) = (
+                figures.endpoints.get_mut(&name),
+                expected.figures.endpoints.get(&name),
+            ) {
+                prop_assert!(told.peak_bytes <= model.peak_bytes, "the peak of {}", name);
+                told.peak_bytes = model.peak_bytes;
+            }
+        }
+        prop_assert_eq!(figures, expected.figures);
     }
 }

@@ -63,6 +63,12 @@ impl Processes {
         child: ProcessId,
         out: &mut Vec<Attributed>,
     ) -> ProcessIndex {
+        // The collector may have looked at the child before its fork was read.
+        if let Some(index) = self.known(child.pid)
+            && self.get(index).is_some_and(|process| process.id == child)
+        {
+            return index;
+        }
         let parent = self.known(parent_pid);
         let inherited = parent.and_then(|parent| self.get(parent)?.fact.clone());
         let index = self.begin(child, Origin::Joined, out);
@@ -70,6 +76,7 @@ impl Processes {
             fact.process = child;
             fact.parent_pid = parent_pid;
             fact.origin = Origin::Joined;
+            fact.probed_after_ns = 0;
             self.describe(index, fact, out);
         }
         index

@@ -47,6 +47,7 @@ enum Tag {
     TraceEnd = 21,
     Context = 22,
     ContextMade = 23,
+    Clock = 24,
 }
 
 impl Tag {
@@ -75,6 +76,7 @@ impl Tag {
             21 => Tag::TraceEnd,
             22 => Tag::Context,
             23 => Tag::ContextMade,
+            24 => Tag::Clock,
             _ => return None,
         })
     }
@@ -101,6 +103,7 @@ impl Tag {
             EventBody::CgroupMove => Tag::CgroupMove,
             EventBody::Context { .. } => Tag::Context,
             EventBody::ContextMade { .. } => Tag::ContextMade,
+            EventBody::Clock => Tag::Clock,
             EventBody::Process(_) => Tag::Process,
             EventBody::OpenSocket { .. } => Tag::OpenSocket,
             EventBody::Loss { .. } => Tag::Loss,

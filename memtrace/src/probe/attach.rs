@@ -9,6 +9,7 @@ use std::{
     ffi::CStr,
     io,
     os::fd::{AsFd as _, OwnedFd},
+    sync::mpsc,
 };
 
 use memtrace_common::event::WatchedCall;
@@ -113,6 +114,9 @@ enum Subject {
 #[derive(Debug, Default)]
 pub struct Links {
     system: Vec<OwnedFd>,
+    /// Closes the links of processes that are gone: the kernel waits some 30 ms
+    /// for each, and events must not.
+    reaper: Option<mpsc::Sender<Vec<OwnedFd>>>,
     processes: HashMap<u32, ProcessLinks>,
 }
 
@@ -277,9 +281,17 @@ impl Links {
 
     /// Forgets a process that is gone.
     pub fn detach_process(&mut self, pid: u32) {
-        if let Some(process) = self.processes.remove(&pid) {
-            close_all(process.entries);
-            close_all(process.returns);
+        let Some(process) = self.processes.remove(&pid) else {
+            return;
+        };
+        let reaper = self.reaper.get_or_insert_with(|| {
+            let (sender, receiver) = mpsc::channel::<Vec<OwnedFd>>();
+            std::thread::spawn(move || receiver.into_iter().for_each(drop));
+            sender
+        });
+        for links in [process.entries, process.returns] {
+            // Without the thread the links are closed here.
+            let _ = reaper.send(links);
         }
     }
 

@@ -112,6 +112,7 @@ struct Target {
     trouble: Vec<String>,
     /// Its runtime's contexts are read, or cannot be.
     contexts_settled: bool,
+    probed_after_ns: u64,
     _lock: Lock,
 }
 
@@ -343,8 +344,8 @@ impl Tracer {
                     if let Some(target) = self.targets.get_mut(&event.pid) {
                         target.contexts_settled = false;
                         self.describe(event.pid, sink);
-                        self.schedule_rescans(event.pid);
                     }
+                    self.schedule_rescans(event.pid);
                 }
                 EventBody::Mapped => self.schedule_rescans(event.pid),
                 EventBody::Exit { process: true } => {
@@ -379,7 +380,9 @@ impl Tracer {
         });
         due.dedup();
         for pid in due {
-            if self.targets.contains_key(&pid) && self.probe(pid) {
+            if !self.targets.contains_key(&pid) {
+                self.join(pid, sink);
+            } else if self.probe(pid) {
                 self.describe(pid, sink);
             }
         }
@@ -413,6 +416,8 @@ impl Tracer {
         }
         match self.add(pid, Origin::Joined, sink) {
             Ok(()) => {}
+            // In the middle of an exec /proc tells nothing: soon it will.
+            Err(TraceError::Examine { .. }) if is_alive(pid) => self.schedule_rescans(pid),
             // Gone before it could be looked at: it did not live long enough to
             // serve, but what it did is not seen.
             Err(_) => {
@@ -442,10 +447,14 @@ impl Tracer {
                 allocators: Vec::new(),
                 trouble: Vec::new(),
                 contexts_settled: false,
+                probed_after_ns: 0,
                 _lock: lock,
             },
         );
         self.probe(pid);
+        if let (Origin::Joined, Some(target)) = (origin, self.targets.get_mut(&pid)) {
+            target.probed_after_ns = sys::boottime_ns().saturating_sub(described.process.start_ns);
+        }
         if let Err(error) = process::describe(pid) {
             self.targets.remove(&pid);
             self.links.detach_process(pid);
@@ -571,6 +580,7 @@ impl Tracer {
                 allocators: target.allocators.clone(),
                 origin: target.origin,
                 trouble: target.trouble.clone(),
+                probed_after_ns: target.probed_after_ns,
             }),
         ));
     }
@@ -588,6 +598,11 @@ fn can_be_joined(selector: &Selector) -> bool {
         Selector::Pid(_) => false,
         Selector::Cgroup(_) | Selector::Container(_) | Selector::Name(_) => true,
     }
+}
+
+/// Whether a process exists and has not ended.
+fn is_alive(pid: u32) -> bool {
+    process::Stat::read(pid).is_ok_and(|stat| !stat.ended)
 }
 
 fn is_control(body: &EventBody) -> bool {

@@ -173,6 +173,7 @@ fn process(bounds: Bounds) -> impl Strategy<Value = ProcessFact> {
             allocators: texts.clone(),
             origin,
             trouble: texts,
+            probed_after_ns: 0,
         }
     })
 }

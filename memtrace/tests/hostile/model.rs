@@ -6,7 +6,7 @@
 //! server knows what it works for at every moment, and each block has one owner.
 //! Steps that make no sense where they stand are left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use memtrace::event::{Data, Direction, Event, EventBody, Origin, ProcessFact, SocketFact};
 use memtrace::id::{ProcessId, SocketId};
@@ -97,6 +97,8 @@ pub struct EndpointFigures {
     free_bytes: u64,
     free_count: u64,
     retained_bytes: u64,
+    /// Compared by itself: see [`Expected::peaks_may_be_lower`].
+    pub peak_bytes: u64,
     request_bytes: u64,
     response_bytes: u64,
     duration_ns: u64,
@@ -105,11 +107,23 @@ pub struct EndpointFigures {
 /// What is compared of a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    endpoints: BTreeMap<String, EndpointFigures>,
+    /// By method and route.
+    pub endpoints: BTreeMap<String, EndpointFigures>,
     /// Bytes, blocks, and bytes still live.
     reasons: BTreeMap<String, (u64, u64, u64)>,
     live_bytes: u64,
     malformed: u64,
+}
+
+/// What a report must say.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// All figures.
+    pub figures: Figures,
+    /// Endpoints with a request of which a block was freed while it was not
+    /// clear whose work that was: its peak may be reported too low, never too
+    /// high.
+    pub peaks_may_be_lower: BTreeSet<String>,
 }
 
 /// These figures of a report.
@@ -124,6 +138,7 @@ pub fn figures(report: &Report) -> Figures {
         free_bytes: e.free_bytes,
         free_count: e.free_count,
         retained_bytes: e.retained_bytes.total,
+        peak_bytes: e.peak_bytes.total,
         request_bytes: e.request_bytes.total,
         response_bytes: e.response_bytes.total,
         duration_ns: e.duration_ns.total,
@@ -161,6 +176,10 @@ struct Block {
     size: u64,
     owner: Owner,
     live: bool,
+    /// Number of the event with which it came.
+    born: usize,
+    /// Number of the event with which it went.
+    died: usize,
     /// It was freed, before its request's retention time was over.
     freed_in_time: bool,
 }
@@ -175,6 +194,8 @@ struct Request {
     /// The retention time is over.
     settled: bool,
     retained_bytes: u64,
+    peak_bytes: u64,
+    peak_may_be_lower: bool,
     request_bytes: u64,
     response_bytes: u64,
 }
@@ -207,7 +228,7 @@ struct Server {
 }
 
 /// The events of a server that takes these steps, and the report's figures.
-pub fn run(steps: &[Step], retain_ns: u64) -> (Vec<Event>, Figures) {
+pub fn run(steps: &[Step], retain_ns: u64) -> (Vec<Event>, Expected) {
     let mut server = Server {
         retain_ns,
         now_ns: 5_000_000_000,
@@ -229,6 +250,7 @@ pub fn run(steps: &[Step], retain_ns: u64) -> (Vec<Event>, Figures) {
         allocators: Vec::new(),
         origin: Origin::Started,
         trouble: Vec::new(),
+        probed_after_ns: 0,
     }));
     server.emit(EventBody::TraceBegin);
     for step in steps {
@@ -237,8 +259,8 @@ pub fn run(steps: &[Step], retain_ns: u64) -> (Vec<Event>, Figures) {
     server.emit(EventBody::TraceEnd {
         why: "the steps are over".to_owned(),
     });
-    let figures = server.end();
-    (server.events, figures)
+    let expected = server.end();
+    (server.events, expected)
 }
 
 impl Server {
@@ -266,6 +288,17 @@ impl Server {
             let of_request = |block: &&Block| block.live && block.owner == Owner::Request(index);
             let kept = self.blocks.iter().filter(of_request);
             request.retained_bytes = kept.map(|block| block.size).sum();
+            let own = self.blocks.iter();
+            let own = own.filter(|block| block.owner == Owner::Request(index));
+            // The sum only grows with an event that brings a block.
+            let live_at = |now: usize| {
+                let live = own
+                    .clone()
+                    .filter(|block| (block.born..block.died).contains(&now));
+                live.map(|block| block.size).sum::<u64>()
+            };
+            let peak = own.clone().map(|block| live_at(block.born)).max();
+            request.peak_bytes = peak.unwrap_or(0);
         }
     }
 
@@ -381,6 +414,8 @@ impl Server {
             complete: false,
             settled: false,
             retained_bytes: 0,
+            peak_bytes: 0,
+            peak_may_be_lower: false,
             request_bytes: bytes.len() as u64,
             response_bytes: 0,
         });
@@ -456,6 +491,8 @@ impl Server {
                 Work::Open(_) => Owner::Open,
             },
             live: true,
+            born: self.events.len(),
+            died: usize::MAX,
             freed_in_time: false,
         });
     }
@@ -463,12 +500,15 @@ impl Server {
     fn take_back(&mut self, block: usize) {
         let block = &mut self.blocks[block];
         block.live = false;
+        block.died = self.events.len();
         if let Owner::Request(request) = block.owner {
-            block.freed_in_time = !self.requests[request].settled;
+            let request = &mut self.requests[request];
+            block.freed_in_time = !request.settled;
+            request.peak_may_be_lower |= matches!(self.work, Work::Open(_));
         }
     }
 
-    fn end(&mut self) -> Figures {
+    fn end(&mut self) -> Expected {
         self.turn(BETWEEN_REQUESTS, None);
         for index in 0..self.requests.len() {
             self.settle_request(index);
@@ -477,15 +517,20 @@ impl Server {
             malformed: self.malformed,
             ..Figures::default()
         };
+        let mut peaks_may_be_lower = BTreeSet::new();
         for request in &self.requests {
             if let Ok(name) = &request.name {
                 let figures = figures.endpoints.entry(name.clone()).or_default();
                 figures.requests += 1;
+                if request.peak_may_be_lower {
+                    peaks_may_be_lower.insert(name.clone());
+                }
                 match request.end_ns {
                     Some(end_ns) => {
                         figures.complete += u64::from(request.complete);
                         figures.no_response += u64::from(!request.complete);
                         figures.retained_bytes += request.retained_bytes;
+                        figures.peak_bytes += request.peak_bytes;
                         figures.request_bytes += request.request_bytes;
                         figures.response_bytes += request.response_bytes;
                         figures.duration_ns += end_ns - request.begin_ns;
@@ -518,7 +563,10 @@ impl Server {
             figures.1 += 1;
             figures.2 += if block.live { block.size } else { 0 };
         }
-        figures
+        Expected {
+            figures,
+            peaks_may_be_lower,
+        }
     }
 }
 

@@ -166,6 +166,7 @@ impl Decoder {
             Tag::ContextMade => EventBody::ContextMade {
                 context: self.fact()?,
             },
+            Tag::Clock => EventBody::Clock,
             Tag::Process => EventBody::Process(self.process()?),
             Tag::OpenSocket => EventBody::OpenSocket {
                 fact: self.socket_fact()?,
@@ -310,6 +311,7 @@ impl Decoder {
                 _ => return Err(Malformed("a process is of no known origin")),
             },
             trouble: self.texts()?,
+            probed_after_ns: self.fact()?,
         })
     }
 }

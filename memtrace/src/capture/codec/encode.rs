@@ -74,6 +74,7 @@ impl Encoder {
                 | EventBody::CgroupMove
                 | EventBody::Context { .. }
                 | EventBody::ContextMade { .. }
+                | EventBody::Clock
                 | EventBody::OpenSocket { .. }
                 | EventBody::TraceBegin => 0,
             }
@@ -175,7 +176,10 @@ impl Encoder {
             }
             EventBody::Exec { start_ns } => self.fact(*start_ns),
             EventBody::Exit { process } => self.fact(u64::from(*process)),
-            EventBody::Mapped | EventBody::CgroupMove | EventBody::TraceBegin => {}
+            EventBody::Mapped
+            | EventBody::CgroupMove
+            | EventBody::Clock
+            | EventBody::TraceBegin => {}
             EventBody::Context { context } | EventBody::ContextMade { context } => {
                 self.fact(*context);
             }
@@ -298,6 +302,7 @@ impl Encoder {
             allocators,
             origin,
             trouble,
+            probed_after_ns,
         } = fact;
         self.fact(u64::from(process.pid));
         self.fact(process.start_ns);
@@ -312,5 +317,6 @@ impl Encoder {
             Origin::Started => 2,
         });
         self.texts(trouble);
+        self.fact(*probed_after_ns);
     }
 }

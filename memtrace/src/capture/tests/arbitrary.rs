@@ -61,6 +61,7 @@ pub(super) fn every_kind() -> Vec<Event> {
             allocators: vec!["glibc (/usr/lib/libc.so.6)".into(), String::new()],
             origin: Origin::Joined,
             trouble: vec!["probes refused".into()],
+            probed_after_ns: 2_345_678,
         }),
         EventBody::OpenSocket {
             fact,
@@ -125,6 +126,7 @@ pub(super) fn every_kind() -> Vec<Event> {
         EventBody::ContextMade {
             context: 0x7f00_1234_5680,
         },
+        EventBody::Clock,
         EventBody::Loss {
             cause: "ring_full_alloc".into(),
             total: 17,
@@ -284,6 +286,7 @@ fn any_body() -> impl Strategy<Value = EventBody> {
         any::<bool>().prop_map(|process| EventBody::Exit { process }),
         Just(EventBody::Mapped),
         Just(EventBody::CgroupMove),
+        Just(EventBody::Clock),
         any::<u64>().prop_map(|context| EventBody::Context { context }),
         any::<u64>().prop_map(|context| EventBody::ContextMade { context }),
         process().prop_map(EventBody::Process),
