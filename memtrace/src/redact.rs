@@ -45,10 +45,10 @@ impl Redactor {
         match &mut event.body {
             EventBody::Accept(fact) => self.begin(fact.socket, pid, Session::accepted()),
             EventBody::Connect(fact) => self.begin(fact.socket, pid, Session::connected()),
-            EventBody::OpenSocket { fact, accepted } => {
-                if !self.sessions.contains_key(&fact.socket) {
-                    self.begin(fact.socket, pid, Session::found(*accepted));
-                }
+            EventBody::OpenSocket { fact, accepted }
+                if !self.sessions.contains_key(&fact.socket) =>
+            {
+                self.begin(fact.socket, pid, Session::found(*accepted));
             }
             EventBody::Close {
                 socket, last: true, ..

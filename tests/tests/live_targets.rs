@@ -206,7 +206,7 @@ fn a_process_that_joins_the_cgroup() -> anyhow::Result<()> {
     let recording = Recording::with(target)?;
     cgroup.take_in("below", &second.pids())?;
     wait_until("probes in the process that joined", || {
-        Ok(!memtrace_tests::probes::changed_code(second.pid())?.is_empty())
+        Ok(!changed_code(second.pid())?.is_empty())
     })?;
     h2load(100, 4, [first.url("/alloc/1000")])?.require_all_succeeded(100)?;
     h2load(100, 4, [second.url("/alloc/1000")])?.require_all_succeeded(100)?;

@@ -222,8 +222,8 @@ fn one_process<W: Write>(sheet: &mut Sheet<W>, pid: u32) -> io::Result<Option<Fa
         sheet.ok("allocator", &object.describe())?;
         writeln!(
             sheet.out,
-            "          {:<24} {:>10}  {:<6} {:<28} {}",
-            "function", "offset", "probes", "instruction", "cost of a call"
+            "          {:<24} {:>10}  {:<6} {:<28} cost of a call",
+            "function", "offset", "probes", "instruction"
         )?;
         for function in &object.facts.functions {
             let (probes, returns) = match function.role {

@@ -233,10 +233,9 @@ impl Tracer {
             if self.targets.contains_key(&pid) {
                 continue;
             }
-            match self.add(pid, Origin::Attached, sink) {
-                Err(TraceError::Locked(process)) => return Err(TraceError::Locked(process)),
-                // Gone in the meantime.
-                Ok(()) | Err(_) => {}
+            // Any other failure means that it has gone in the meantime.
+            if let Err(TraceError::Locked(process)) = self.add(pid, Origin::Attached, sink) {
+                return Err(TraceError::Locked(process));
             }
         }
         Ok(())

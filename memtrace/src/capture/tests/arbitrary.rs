@@ -219,20 +219,24 @@ fn process() -> impl Strategy<Value = ProcessFact> {
         vec(text(), 0..4),
         origin,
         vec(text(), 0..4),
+        any::<u64>(),
     )
-        .prop_map(|(ids, texts, allocators, origin, trouble)| ProcessFact {
-            process: ProcessId {
-                pid: ids.0,
-                start_ns: ids.1,
+        .prop_map(
+            |(ids, texts, allocators, origin, trouble, probed_after_ns)| ProcessFact {
+                process: ProcessId {
+                    pid: ids.0,
+                    start_ns: ids.1,
+                },
+                parent_pid: ids.2,
+                exe: texts.0,
+                comm: texts.1,
+                runtime: texts.2,
+                allocators,
+                origin,
+                trouble,
+                probed_after_ns,
             },
-            parent_pid: ids.2,
-            exe: texts.0,
-            comm: texts.1,
-            runtime: texts.2,
-            allocators,
-            origin,
-            trouble,
-        })
+        )
 }
 
 fn any_body() -> impl Strategy<Value = EventBody> {
