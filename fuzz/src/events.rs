@@ -134,7 +134,7 @@ fn process(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<ProcessFact> 
         allocators: vec![words.clone()],
         origin: *input.choose(&[Origin::Attached, Origin::Joined, Origin::Started])?,
         trouble: vec![words],
-        probed_after_ns: 0,
+        probed_after_ns: number(input, bounds)?,
     })
 }
 
@@ -203,6 +203,7 @@ fn body(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<EventBody> {
         _ => match id(input)? {
             0 => EventBody::Mapped,
             1 => EventBody::CgroupMove,
+            5 => EventBody::Clock,
             2 => EventBody::TraceEnd { why: text(input)? },
             3 => EventBody::Context {
                 context: address(input)?,

@@ -41,10 +41,11 @@ fn redacted(mut events: Vec<Event>) -> Vec<Event> {
 /// connections are followed on, but what was on them is no longer known.
 fn without_successors(mut events: Vec<Event>) -> Vec<Event> {
     for event in &mut events {
-        match &mut event.body {
-            EventBody::Fork { followed, .. } => *followed = false,
-            EventBody::Process(fact) => fact.process.start_ns = 0,
-            _ => {}
+        if let EventBody::Fork { followed, .. } = &mut event.body {
+            *followed = false;
+        }
+        if let EventBody::Process(fact) = &mut event.body {
+            fact.process.start_ns = 0;
         }
     }
     events
@@ -108,16 +109,15 @@ proptest! {
         let mut pipeline = Pipeline::new(RETAIN_NS_DEFAULT);
         let (mut bytes, mut blocks) = (0, 0);
         for (index, mut event) in events.into_iter().enumerate() {
-            match event.body {
-                EventBody::Alloc { size, .. } => {
-                    bytes += size;
-                    blocks += 1;
-                }
-                EventBody::Realloc { addr, size, .. } if addr != 0 => {
-                    bytes += size;
-                    blocks += 1;
-                }
-                _ => {}
+            if let EventBody::Alloc { size, .. } = event.body {
+                bytes += size;
+                blocks += 1;
+            }
+            if let EventBody::Realloc { addr, size, .. } = event.body
+                && addr != 0
+            {
+                bytes += size;
+                blocks += 1;
             }
             redactor.event(&mut event);
             pipeline.event(&event);

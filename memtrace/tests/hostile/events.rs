@@ -163,8 +163,17 @@ fn text() -> impl Strategy<Value = String> {
 fn process(bounds: Bounds) -> impl Strategy<Value = ProcessFact> {
     let origin = select(vec![Origin::Attached, Origin::Joined, Origin::Started]);
     let start = small_or_any(bounds, 0..3);
-    (id(), start, text(), origin, vec(text(), 0..3)).prop_map(|(pid, start, exe, origin, texts)| {
-        ProcessFact {
+    let probed_after_ns = small_or_any(bounds, 0..9_000_000);
+    let strategy = (
+        id(),
+        start,
+        text(),
+        origin,
+        vec(text(), 0..3),
+        probed_after_ns,
+    );
+    strategy.prop_map(
+        |(pid, start, exe, origin, texts, probed_after_ns)| ProcessFact {
             process: ProcessId::new(pid, start.wrapping_mul(ProcessId::TICK_NS)),
             parent_pid: 1,
             comm: exe.clone(),
@@ -173,9 +182,9 @@ fn process(bounds: Bounds) -> impl Strategy<Value = ProcessFact> {
             allocators: texts.clone(),
             origin,
             trouble: texts,
-            probed_after_ns: 0,
-        }
-    })
+            probed_after_ns,
+        },
+    )
 }
 
 fn memory(bounds: Bounds) -> impl Strategy<Value = EventBody> {
@@ -235,6 +244,7 @@ fn about_the_trace(bounds: Bounds) -> impl Strategy<Value = EventBody> {
     prop_oneof![
         (text(), small_or_any(bounds, 0..9))
             .prop_map(|(cause, total)| EventBody::Loss { cause, total }),
+        Just(EventBody::Clock),
         Just(EventBody::TraceBegin),
         text().prop_map(|why| EventBody::TraceEnd { why }),
     ]

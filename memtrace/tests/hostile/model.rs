@@ -54,7 +54,7 @@ pub enum Step {
     Realloc(usize, u64),
     /// The server waits for events.
     Wait,
-    /// Time passes, ns.
+    /// Time passes, ns, and is stated.
     Pause(u64),
 }
 
@@ -372,7 +372,10 @@ impl Server {
                 });
                 self.turn(BETWEEN_REQUESTS, None);
             }
-            Step::Pause(ns) => self.now_ns += ns,
+            Step::Pause(ns) => {
+                self.now_ns += ns;
+                self.emit(EventBody::Clock);
+            }
             Step::Accept(_) | Step::Request(..) | Step::Close(_) | Step::Alloc(..) | Step::Wait => {
             }
         }
