@@ -79,7 +79,7 @@ mod tests {
         contexts.made(process, 1, Some(RequestId(1)));
         contexts.made(process, 2, Some(RequestId(2)));
         contexts.made(process, 1, Some(RequestId(3)));
-        for context in 3..CONTEXTS_MAX as u64 + 1 {
+        for context in 3..CONTEXTS_MAX as u64 + 2 {
             contexts.made(process, context, Some(RequestId(4)));
         }
         assert_eq!(contexts.request(process, 1), Some(RequestId(3)));
