@@ -151,10 +151,11 @@ impl Attributor {
                 if *process {
                     if *followed {
                         let child = ProcessId::new(*child_pid, *start_ns);
+                        self.end_predecessor(child, ts_ns, out);
                         self.processes.forked(pid, child, out);
                     }
                 } else {
-                    self.thread_begins(tid, *child_tid);
+                    self.thread_begins(tid, *child_tid, out);
                 }
             }
             EventBody::Exec { start_ns: _ } => {
@@ -165,11 +166,8 @@ impl Attributor {
             }
             EventBody::Exit { process } => {
                 self.threads.end(tid, out);
-                if *process && let Some(index) = self.processes.ended(pid) {
-                    self.threads.end_process(index, None, out);
-                    self.contexts.end_process(index);
-                    self.connections.end_process(index, ts_ns, out);
-                    out.push(Attributed::ProcessEnd { index });
+                if *process {
+                    self.end_process(pid, ts_ns, out);
                 }
             }
             EventBody::Mapped | EventBody::CgroupMove | EventBody::Clock => {}
@@ -179,7 +177,10 @@ impl Attributor {
                 let request = self.threads.request_of(tid);
                 self.contexts.made(process, *context, request);
             }
-            EventBody::Process(fact) => self.processes.described(fact, out),
+            EventBody::Process(fact) => {
+                self.end_predecessor(fact.process, ts_ns, out);
+                self.processes.described(fact, out);
+            }
             EventBody::Loss { cause, total } => out.push(Attributed::Loss {
                 cause: cause.clone(),
                 total: *total,
@@ -196,6 +197,23 @@ impl Attributor {
                 cause: LOSS_CONNECTIONS_FULL.to_owned(),
                 total: self.overflow_told,
             });
+        }
+    }
+
+    /// A process has ended, and all that belonged to it.
+    fn end_process(&mut self, pid: u32, ts_ns: u64, out: &mut Vec<Attributed>) {
+        if let Some(index) = self.processes.ended(pid) {
+            self.threads.end_process(index, None, out);
+            self.contexts.end_process(index);
+            self.connections.end_process(index, ts_ns, out);
+            out.push(Attributed::ProcessEnd { index });
+        }
+    }
+
+    /// A process whose number another one has now has ended unseen.
+    fn end_predecessor(&mut self, process: ProcessId, ts_ns: u64, out: &mut Vec<Attributed>) {
+        if self.processes.is_another(process) {
+            self.end_process(process.pid, ts_ns, out);
         }
     }
 
@@ -229,7 +247,7 @@ impl Attributor {
     }
 
     /// A thread made while a connection is set up is made to serve it.
-    fn thread_begins(&mut self, parent_tid: u32, tid: u32) {
+    fn thread_begins(&mut self, parent_tid: u32, tid: u32, out: &mut Vec<Attributed>) {
         if let Some(parent) = self.threads.get(parent_tid) {
             let setup = Context::Clear(Owner::Reason(Reason::ConnectionSetup));
             if parent.context == setup {
@@ -237,7 +255,7 @@ impl Attributor {
                     served: false,
                     ..*parent
                 };
-                self.threads.inherit(tid, thread);
+                self.threads.inherit(tid, thread, out);
             }
         }
     }

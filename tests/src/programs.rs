@@ -54,6 +54,16 @@ pub fn alloc_server_musl() -> anyhow::Result<PathBuf> {
     )
 }
 
+/// The server of other kinds: unix sockets, IPv6, an allocator loaded later.
+pub fn kinds_server() -> anyhow::Result<PathBuf> {
+    compile(
+        "kinds_server",
+        "kinds_server.c",
+        "cc",
+        &["-O2", "-g", "-fno-builtin", "-pthread"],
+    )
+}
+
 /// The counting shim, a library to preload.
 pub fn counting_shim() -> anyhow::Result<PathBuf> {
     compile(

@@ -42,6 +42,13 @@ impl Processes {
         self.living.get(&pid).copied()
     }
 
+    /// Whether the process known under this number is surely another one.
+    pub fn is_another(&self, process: ProcessId) -> bool {
+        self.known(process.pid)
+            .and_then(|index| self.get(index))
+            .is_some_and(|known| known.id.start_ns != 0 && known.id != process)
+    }
+
     fn begin(&mut self, id: ProcessId, origin: Origin, out: &mut Vec<Attributed>) -> ProcessIndex {
         let index = ProcessIndex(self.all.len() as u32);
         self.all.push(Process {

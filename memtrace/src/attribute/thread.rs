@@ -89,7 +89,9 @@ impl Threads {
     }
 
     /// Starts a thread with the context of the one that made it.
-    pub fn inherit(&mut self, tid: u32, thread: Thread) {
+    pub fn inherit(&mut self, tid: u32, thread: Thread, out: &mut Vec<Attributed>) {
+        // A thread that had this id before has ended, seen or not.
+        self.end(tid, out);
         self.threads.insert(tid, thread);
     }
 

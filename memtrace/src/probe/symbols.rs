@@ -196,7 +196,8 @@ impl<R: Read + Seek> ElfFile<R> {
                 elf::PT_LOAD => segments.push(Segment {
                     address: program.p_vaddr(endian),
                     offset: span.offset,
-                    len: span.len,
+                    // What lies beyond the file's end is not there to be probed.
+                    len: span.len.min(len.saturating_sub(span.offset)),
                     executable: (program.p_flags(endian) & elf::PF_X).0 != 0,
                 }),
                 elf::PT_INTERP => interpreted = true,

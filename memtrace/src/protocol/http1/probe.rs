@@ -204,7 +204,9 @@ fn look_at_response(seen: &[u8]) -> Look {
         b'0' => byte.is_ascii_digit(),
         shape => byte == shape,
     };
-    if seen.len() <= SHAPE.len() && seen.iter().zip(SHAPE).all(fits) {
+    // No status is below 100.
+    let below = seen.get(9) == Some(&b'0');
+    if seen.len() <= SHAPE.len() && !below && seen.iter().zip(SHAPE).all(fits) {
         if seen.len() == SHAPE.len() {
             Look::Head
         } else {
