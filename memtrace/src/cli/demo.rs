@@ -166,26 +166,29 @@ fn explain(
     seen: u64,
     path: &std::path::Path,
 ) -> std::io::Result<()> {
-    writeln!(
+    write!(
         out,
-        "\nWhat you are looking at\n\
-         -----------------------\n\
-         The demo's clients got {answered} answers; memtrace, watching the server from the\n\
-         kernel and without changing it, saw {seen} requests.\n\
-         \n\
-         GET /thumbnail/{{id}}  makes a 300,000-byte buffer for every answer and drops it: much\n\
-                              is allocated, nothing stays. Its peak is what a worker needs.\n\
-         GET /login           keeps 20,000 bytes of every visitor for good: look at its\n\
-                              retained bytes. That is what a leak looks like.\n\
-         GET /search?q        works on a list of words; small Python objects live in Python's\n\
-                              own arenas, which are seen when they grow.\n\
-         \n\
-         Bytes that belong to no request stand below the endpoints, each under its reason.\n\
-         \n\
-         Next: memtrace record --pid PID -o FILE   on a server of yours (Ctrl-C ends it)\n\
-         \x20     memtrace top --pid PID              to watch it live\n\
-         \x20     memtrace doctor --pid PID           to see what can be traced\n\
-         This capture: memtrace report {}",
+        r"
+What you are looking at
+-----------------------
+The demo's clients got {answered} answers; memtrace, watching the server from the
+kernel and without changing it, saw {seen} requests.
+
+GET /thumbnail/{{id}}  makes a 300,000-byte buffer for every answer and drops it:
+                     much is allocated, nothing stays. Its peak is what a
+                     worker needs.
+GET /login           keeps 20,000 bytes of every visitor for good: look at its
+                     retained bytes. That is what a leak looks like.
+GET /search?q        works on a list of words; small Python objects live in
+                     Python's own arenas, which are seen when they grow.
+
+Bytes that belong to no request stand below the endpoints, each under its reason.
+
+Next: memtrace record --pid PID -o FILE   on a server of yours (Ctrl-C ends it)
+      memtrace top --pid PID              to watch it live
+      memtrace doctor --pid PID           to see what can be traced
+This capture: memtrace report {}
+",
         path.display()
     )
 }
