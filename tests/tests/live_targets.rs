@@ -330,6 +330,41 @@ fn a_child_that_is_started_later() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A traced process that becomes another program by exec is traced on, while a
+/// neighbour that runs the same program and libraries has no probe in it.
+#[test]
+fn a_process_that_becomes_another_program() -> anyhow::Result<()> {
+    let Some(_alone) = gate::tracing_allowed()? else {
+        return Ok(());
+    };
+    let neighbour = Server::alloc_server(Serving::Threads(1), None)?;
+    let port = free_port()?;
+    let directory = TempDir::new()?;
+    let go = directory.path().join("go");
+    let script = format!(
+        "while ! [ -e '{go}' ]; do :; done; exec '{program}' --port {port}",
+        go = go.display(),
+        program = programs::alloc_server()?.display(),
+    );
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &script]);
+    let shell = process::Running::start("sh", &mut command)?;
+    let recording = Recording::with(pid_arguments(&[shell.pid()]))?;
+    fs::write(&go, "")?;
+    wait_until("the program to serve with probes in it", || {
+        Ok(is_named(shell.pid(), "alloc_server")
+            && TcpStream::connect(("127.0.0.1", port)).is_ok()
+            && !changed_code(shell.pid())?.is_empty())
+    })?;
+    assert_eq!(changed_code(neighbour.pid())?, []);
+    h2load(300, 4, [format!("http://127.0.0.1:{port}/alloc/1000")])?.require_all_succeeded(300)?;
+    let report = recording.stop()?.complete_report()?;
+    let row = report.endpoint("GET", "/alloc/1000")?;
+    row.require_requests(300)?;
+    assert_eq!(row.figure("alloc_bytes", "total")?, 300_000.0);
+    Ok(())
+}
+
 /// Whether a process runs under this name.
 fn is_named(pid: u32, name: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name)
