@@ -99,7 +99,8 @@ impl AllocatorObject {
 /// What was found in a process.
 #[derive(Clone, Debug, Default)]
 pub struct Discovery {
-    /// The files to probe, in the order of their mappings.
+    /// The files to probe, in the order of their paths: the order of the
+    /// mappings changes from one start of a program to the next.
     pub objects: Vec<AllocatorObject>,
     /// What was not found or could not be looked into, in words.
     pub trouble: Vec<String>,
@@ -193,6 +194,9 @@ impl ObjectCache {
                 },
             }
         }
+        found
+            .objects
+            .sort_by(|a, b| (&a.path, a.file).cmp(&(&b.path, b.file)));
         if found.objects.is_empty() {
             let reason = self.explain_nothing(pid);
             found.trouble.insert(0, reason);
