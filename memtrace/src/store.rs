@@ -93,7 +93,9 @@ pub struct Store {
     events: u64,
     processes: Vec<(ProcessTotals, ProcessBlocks)>,
     live_blocks: usize,
-    requests: HashMap<RequestId, Request>,
+    /// Boxed: a table that has doubled is half empty, and tens of thousands of
+    /// requests may be within their retention time.
+    requests: HashMap<RequestId, Box<Request>>,
     /// Ended requests in the order in which their retention time ends.
     ended: VecDeque<(u64, RequestId)>,
     open_works: HashMap<WorkId, OpenWork>,
@@ -206,7 +208,7 @@ impl Store {
             } => {
                 self.requests.insert(
                     request,
-                    Request {
+                    Box::new(Request {
                         begin_ns: ts_ns,
                         endpoint: None,
                         void: None,
@@ -214,7 +216,7 @@ impl Store {
                         account: Account::default(),
                         end: None,
                         works: Vec::new(),
-                    },
+                    }),
                 );
             }
             Attributed::RequestNamed {
