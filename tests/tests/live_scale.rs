@@ -45,7 +45,10 @@ fn a_thousand_connections_at_once() -> anyhow::Result<()> {
         row.require_requests(requests)?;
         assert_eq!(row.figure("alloc_bytes", "mean")?, bytes, "{path}");
     }
-    assert!(report.count("/connections/open_max")? >= 2000);
+    // Its own are open all the time; of the load's, the first may be done before
+    // the last is opened.
+    let open_max = report.count("/connections/open_max")?;
+    assert!((1001..=2000).contains(&open_max), "{open_max} at most");
     assert_eq!(report.count("/connections/open_at_end")?, 1000);
     assert_eq!(report.count("/connections/accepted")?, 2000);
     require_little_memory(recorded.peak_resident_bytes);
