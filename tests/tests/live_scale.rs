@@ -22,7 +22,7 @@ fn a_thousand_connections_at_once() -> anyhow::Result<()> {
     let recording = Recording::of_pids(&server.pids())?;
     // Open all the time, and each with a request of its own in the end.
     let mut open = Vec::new();
-    for _ in 0..1000 {
+    for _ in 0..2000 {
         open.push(RawConnection::open(server.port())?);
     }
     h2load(
@@ -39,7 +39,7 @@ fn a_thousand_connections_at_once() -> anyhow::Result<()> {
     for (path, requests, bytes) in [
         ("/alloc/1000", 5000, 1000.0),
         ("/later/500", 5000, 500.0),
-        ("/keep/700", 1000, 700.0),
+        ("/keep/700", 2000, 700.0),
     ] {
         let row = report.endpoint("GET", path)?;
         row.require_requests(requests)?;
@@ -47,10 +47,9 @@ fn a_thousand_connections_at_once() -> anyhow::Result<()> {
     }
     // Its own are open all the time; of the load's, the first may be done before
     // the last is opened.
-    let open_max = report.count("/connections/open_max")?;
-    assert!((1001..=2000).contains(&open_max), "{open_max} at most");
-    assert_eq!(report.count("/connections/open_at_end")?, 1000);
-    assert_eq!(report.count("/connections/accepted")?, 2000);
+    assert!(report.count("/connections/open_max")? > 2000);
+    assert_eq!(report.count("/connections/open_at_end")?, 2000);
+    assert_eq!(report.count("/connections/accepted")?, 3000);
     require_little_memory(recorded.peak_resident_bytes);
     Ok(())
 }
