@@ -48,9 +48,23 @@ pub enum Kind {
     /// [`ContextRecord`]: the thread now runs in this context of its language
     /// runtime (CPython's contextvars context).
     Context = 17,
-    /// [`ContextRecord`]: the thread has made this context, a copy of the one
-    /// it runs in.
+    /// [`ContextRecord`]: the thread has made this context for work that it
+    /// starts on behalf of another context, its own if none is named.
     ContextMade = 18,
+    /// [`HandoverRecord`]: the thread is about to wake whoever waits for the key.
+    Wake = 19,
+    /// [`HandoverRecord`]: the thread is about to wait for the key.
+    Sleep = 20,
+    /// [`HandoverRecord`]: the thread's wait for the key ended because it was
+    /// woken.
+    Woken = 21,
+    /// [`CounterRecord`]: what a runtime's own counter says.
+    Counter = 22,
+    /// [`ManagedAllocRecord`]: a runtime with a garbage collector handed out a
+    /// block; neither its address nor its end is seen.
+    ManagedAlloc = 23,
+    /// [`TlsRecord`]: a TLS session is over; its address may be used again.
+    TlsEnd = 24,
 }
 
 impl Kind {
@@ -75,6 +89,12 @@ impl Kind {
             16 => Kind::SocketError,
             17 => Kind::Context,
             18 => Kind::ContextMade,
+            19 => Kind::Wake,
+            20 => Kind::Sleep,
+            21 => Kind::Woken,
+            22 => Kind::Counter,
+            23 => Kind::ManagedAlloc,
+            24 => Kind::TlsEnd,
             _ => return None,
         })
     }
@@ -91,6 +111,9 @@ pub const FLAG_LAST: u16 = 4;
 pub const FLAG_PROCESS: u16 = 8;
 /// Header flag of a Fork [`TaskRecord`]: the new process is traced as well.
 pub const FLAG_FOLLOWED: u16 = 16;
+/// Header flag of a [`DataRecord`]: plaintext of a TLS session; `inode` holds
+/// the session's address in the process, `fd` is -1.
+pub const FLAG_TLS: u16 = 32;
 
 /// Opens every record.
 #[repr(C)]
@@ -285,8 +308,140 @@ pub struct TaskRecord {
 pub struct ContextRecord {
     /// Kind `Context` or `ContextMade`.
     pub header: Header,
-    /// The context's address in the process; 0: none.
+    /// What identifies the context in its process (an address, a goroutine's
+    /// number); 0: none.
     pub context: u64,
+    /// `ContextMade`: the context on whose behalf it was made; 0: the one in
+    /// which the thread works.
+    pub parent: u64,
+    /// [`ContextKind`], by wire id.
+    pub runtime: u32,
+    /// Padding.
+    pub reserved: u32,
+}
+
+/// What a context is in its runtime.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ContextKind {
+    /// CPython's contextvars context: of an asyncio task, a callback, a call
+    /// handed to a worker thread.
+    Python = 1,
+    /// A greenlet.
+    Greenlet = 2,
+    /// A goroutine, by its number.
+    Goroutine = 3,
+}
+
+impl ContextKind {
+    /// The kind with this wire id, if there is one.
+    pub const fn from_wire(id: u32) -> Option<ContextKind> {
+        Some(match id {
+            1 => ContextKind::Python,
+            2 => ContextKind::Greenlet,
+            3 => ContextKind::Goroutine,
+            _ => return None,
+        })
+    }
+}
+
+/// One thread wakes another that waits for the same key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandoverRecord {
+    /// Kind `Wake`, `Sleep` or `Woken`.
+    pub header: Header,
+    /// Futex: its address in the process. Pipe: its inode number. Event
+    /// descriptor: its number within the process.
+    pub key: u64,
+    /// [`HandoverKind`], by wire id.
+    pub through: u32,
+    /// Padding.
+    pub reserved: u32,
+}
+
+/// Through what a thread wakes another.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HandoverKind {
+    /// A futex.
+    Futex = 1,
+    /// A pipe.
+    Pipe = 2,
+    /// An event descriptor.
+    EventFd = 3,
+}
+
+impl HandoverKind {
+    /// The kind with this wire id, if there is one.
+    pub const fn from_wire(id: u32) -> Option<HandoverKind> {
+        Some(match id {
+            1 => HandoverKind::Futex,
+            2 => HandoverKind::Pipe,
+            3 => HandoverKind::EventFd,
+            _ => return None,
+        })
+    }
+}
+
+/// What a runtime's own counter says.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CounterRecord {
+    /// Kind `Counter`.
+    pub header: Header,
+    /// The counter, bytes; see [`CounterKind`].
+    pub value: u64,
+    /// The largest value since the counter was reset, bytes, where the runtime
+    /// keeps it, else 0.
+    pub peak: u64,
+    /// [`CounterKind`], by wire id.
+    pub counter: u32,
+    /// Padding.
+    pub reserved: u32,
+}
+
+/// A counter that a runtime keeps.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CounterKind {
+    /// Bytes that this thread has allocated since it began; never falls (JVM).
+    ThreadAllocated = 1,
+    /// Bytes in use in the heap of the request that this process serves (PHP).
+    RequestHeap = 2,
+}
+
+impl CounterKind {
+    /// The kind with this wire id, if there is one.
+    pub const fn from_wire(id: u32) -> Option<CounterKind> {
+        Some(match id {
+            1 => CounterKind::ThreadAllocated,
+            2 => CounterKind::RequestHeap,
+            _ => return None,
+        })
+    }
+}
+
+/// A block from a heap with a garbage collector.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ManagedAllocRecord {
+    /// Kind `ManagedAlloc`.
+    pub header: Header,
+    /// Requested bytes.
+    pub size: u64,
+    /// Address of the runtime's description of the type; 0: none.
+    pub type_address: u64,
+}
+
+/// Something about a TLS session that moved no bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsRecord {
+    /// Kind `TlsEnd`.
+    pub header: Header,
+    /// The session's address in the process.
+    pub session: u64,
 }
 
 /// What an allocator function takes and returns; the attach cookie of an entry
@@ -347,7 +502,11 @@ const _: () = assert!(size_of::<DataHead>() == 64);
 const _: () = assert!(size_of::<DataTiny>() == 128);
 const _: () = assert!(size_of::<WaitRecord>() == 32);
 const _: () = assert!(size_of::<TaskRecord>() == 40);
-const _: () = assert!(size_of::<ContextRecord>() == 32);
+const _: () = assert!(size_of::<ContextRecord>() == 48);
+const _: () = assert!(size_of::<HandoverRecord>() == 40);
+const _: () = assert!(size_of::<CounterRecord>() == 48);
+const _: () = assert!(size_of::<ManagedAllocRecord>() == 40);
+const _: () = assert!(size_of::<TlsRecord>() == 32);
 
 /// A system call, or a libc function, that is watched, by the shape of its
 /// arguments: the value of a system call's number in the kernel half's table, or

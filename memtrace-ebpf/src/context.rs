@@ -13,7 +13,7 @@ use aya_ebpf::{
     programs::RetProbeContext,
 };
 use memtrace_common::{
-    event::{ContextRecord, Kind},
+    event::{ContextKind, ContextRecord, Kind},
     loss::Loss,
 };
 
@@ -89,5 +89,15 @@ fn read_user(address: u64) -> Option<u64> {
 #[inline(always)]
 fn state(kind: Kind, pid: u32, tid: u32, context: u64) {
     let header = header(kind, 0, pid, tid);
-    record(ContextRecord { header, context }, QUIET, Loss::RingFullTask);
+    record(
+        ContextRecord {
+            header,
+            context,
+            parent: 0,
+            runtime: ContextKind::Python as u32,
+            reserved: 0,
+        },
+        QUIET,
+        Loss::RingFullTask,
+    );
 }

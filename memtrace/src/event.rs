@@ -4,10 +4,13 @@
 //! This is the vocabulary that `decode` and `capture` produce and `attribute`
 //! consumes. It holds no opinion about requests.
 
-use memtrace_common::event::{Addresses, WaitKind};
+use memtrace_common::event::{Addresses, ContextKind, CounterKind, HandoverKind, WaitKind};
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ProcessId, SocketId};
+use crate::{
+    id::{ProcessId, SocketId, StreamId},
+    message::Message,
+};
 
 /// The name under which [`EventBody::Loss`] counts processes, not events: those
 /// that came while the trace ran and were gone, or traced by another memtrace,
@@ -58,8 +61,16 @@ pub enum EventBody {
     Accept(SocketFact),
     /// A connection was opened from this side.
     Connect(SocketFact),
-    /// Bytes moved on a stream socket.
+    /// Bytes moved on a stream.
     Data(Data),
+    /// What the bytes of a stream amount to, and what its end means for the
+    /// messages under way: stated right before the event that tells of it.
+    Messages {
+        /// On which stream.
+        stream: StreamId,
+        /// In their order, never empty.
+        messages: Vec<Message>,
+    },
     /// One or both directions were shut down.
     Shutdown {
         /// Which socket.
@@ -120,13 +131,53 @@ pub enum EventBody {
     CgroupMove,
     /// The thread works in this context of its language runtime from now on.
     Context {
-        /// The context's address in the process; 0: none.
+        /// What identifies it in the process; 0: none.
         context: u64,
+        /// Of which kind.
+        kind: ContextKind,
     },
-    /// The thread has made this context, as a copy of the one it works in.
+    /// The thread has made this context for work on behalf of another.
     ContextMade {
-        /// The new context's address in the process.
+        /// What identifies the new context in the process.
         context: u64,
+        /// On whose behalf; 0: of the one in which the thread works.
+        parent: u64,
+        /// Of which kind.
+        kind: ContextKind,
+    },
+    /// The thread is about to wake whoever waits for the key.
+    Wake(Handover),
+    /// The thread is about to wait for the key.
+    Sleep(Handover),
+    /// The thread's wait for the key ended because it was woken.
+    Woken(Handover),
+    /// What a runtime's own counter says.
+    Counter {
+        /// Which counter.
+        kind: CounterKind,
+        /// Its value, bytes.
+        value: u64,
+        /// The largest value since it was reset, bytes; 0 if not kept.
+        peak: u64,
+    },
+    /// A garbage-collected heap handed out a block; its end is not seen.
+    ManagedAlloc {
+        /// Requested bytes.
+        size: u64,
+        /// What identifies its type in the process; 0: none.
+        type_address: u64,
+    },
+    /// The collector knows the name of a type.
+    TypeName {
+        /// What identifies it in the process.
+        type_address: u64,
+        /// Its name in its language.
+        name: String,
+    },
+    /// A TLS session is over; its address may be used again.
+    TlsEnd {
+        /// Its address in the process.
+        session: u64,
     },
     /// The collector describes a traced process: at the attach, and again when
     /// it has changed its program or loaded another allocator.
@@ -178,25 +229,31 @@ pub enum Direction {
     Send,
 }
 
-/// Bytes that a call moved, in stream order.
-#[derive(Clone, Debug, PartialEq)]
+/// Bytes that a call moved, in stream order. What they say is stated by
+/// [`EventBody::Messages`]; the bytes themselves are not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Data {
     /// Which way.
     pub direction: Direction,
-    /// On which socket.
-    pub socket: SocketId,
-    /// Through which descriptor.
+    /// On which stream.
+    pub stream: StreamId,
+    /// Through which descriptor; -1 if that is not known.
     pub fd: i32,
     /// Bytes moved; 0 with `Recv` means the peer closed its side.
     pub len: u64,
     /// Further parts of the same call follow.
     pub more: bool,
-    /// The target's memory could not be read; `payload` is empty.
+    /// The target's memory could not be read.
     pub unreadable: bool,
-    /// The first bytes, at most `len`; fewer when cut or masked away.
-    pub payload: Vec<u8>,
-    /// The last bytes when `payload` was cut short of `len`, else empty.
-    pub tail: Vec<u8>,
+}
+
+/// One thread wakes another that waits for the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Handover {
+    /// What both know: a futex's address, a pipe's inode number, a descriptor.
+    pub key: u64,
+    /// Through what.
+    pub kind: HandoverKind,
 }
 
 /// A traced process as `/proc` shows it.

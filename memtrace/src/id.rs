@@ -39,6 +39,16 @@ impl fmt::Display for ProcessId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SocketId(pub u64);
 
+/// Bytes in order, both ways: what a protocol is spoken on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum StreamId {
+    /// A socket.
+    Socket(SocketId),
+    /// The plaintext of a TLS session, by the address of the library's session
+    /// object in the process that the event names.
+    Tls(u64),
+}
+
 /// A connection, numbered in the order in which the trace met them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnId(pub u32);
