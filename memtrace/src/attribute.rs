@@ -127,11 +127,18 @@ impl Attributor {
                 self.connections
                     .open(fact.socket, process, ConnKind::Found, *accepted, ts_ns, out);
             }
-            EventBody::Data(data) => self.data(ts_ns, pid, tid, data, out),
-            EventBody::Shutdown { socket, how } => {
+            EventBody::Messages { stream, messages } => {
+                let process = self.processes.of_pid(pid, out);
+                let processes = &mut self.processes;
                 self.connections
-                    .shutdown(*socket, *how, ts_ns, &mut self.processes, out);
+                    .messages(*stream, messages, process, ts_ns, processes, out);
             }
+            EventBody::Data(data) => self.data(pid, tid, data, out),
+            EventBody::TlsEnd { session } => {
+                let process = self.processes.of_pid(pid, out);
+                self.connections.end_tls(*session, process, ts_ns, out);
+            }
+            EventBody::Shutdown { .. } => {}
             EventBody::Close {
                 socket,
                 fd: _,
@@ -171,10 +178,23 @@ impl Attributor {
                 }
             }
             EventBody::Mapped | EventBody::CgroupMove | EventBody::Clock => {}
-            EventBody::Context { context } => self.context(pid, tid, *context, out),
-            EventBody::ContextMade { context } => {
+            EventBody::Wake(_)
+            | EventBody::Sleep(_)
+            | EventBody::Woken(_)
+            | EventBody::Counter { .. }
+            | EventBody::ManagedAlloc { .. }
+            | EventBody::TypeName { .. } => {}
+            EventBody::Context { context, kind: _ } => self.context(pid, tid, *context, out),
+            EventBody::ContextMade {
+                context,
+                parent,
+                kind: _,
+            } => {
                 let process = self.begin_thread(pid, tid, out);
-                let request = self.threads.request_of(tid);
+                let request = match parent {
+                    0 => self.threads.request_of(tid),
+                    parent => self.contexts.request(process, *parent),
+                };
                 self.contexts.made(process, *context, request);
             }
             EventBody::Process(fact) => {
@@ -282,12 +302,10 @@ impl Attributor {
         self.threads.get_or_begin(tid, process, fallback).served = true;
     }
 
-    fn data(&mut self, ts_ns: u64, pid: u32, tid: u32, data: &Data, out: &mut Vec<Attributed>) {
+    fn data(&mut self, pid: u32, tid: u32, data: &Data, out: &mut Vec<Attributed>) {
         let process = self.begin_thread(pid, tid, out);
         let working_for = self.threads.request_of(tid);
-        let turn =
-            self.connections
-                .data(data, process, working_for, ts_ns, &mut self.processes, out);
+        let turn = self.connections.data(data, process, working_for, out);
         match turn {
             Turn::Stay => {}
             Turn::To(owner) => {

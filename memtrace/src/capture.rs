@@ -7,7 +7,7 @@
 //! ([`Status`] says which). The same events, metadata and flushes give the same
 //! bytes. Nothing here knows what a request is.
 //!
-//! # Format, version 1
+//! # Format, version 2
 //!
 //! Fixed-width integers are little-endian. A *varint* is an unsigned number of
 //! at most 64 bits in groups of seven bits, lowest first, in at most ten bytes;
@@ -19,7 +19,7 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 8 | magic `\x89mtrace\n` |
-//! | 8 | 4 | format version, 1 |
+//! | 8 | 4 | format version, 2 |
 //! | 12 | 4 | *n*, bytes of metadata, at most 1 MiB |
 //! | 16 | 4 | CRC of the metadata |
 //! | 20 | 4 | CRC of bytes 0..20 |
@@ -81,7 +81,7 @@
 //! | 2 | Free | address (block) |
 //! | 3 | Realloc | size (sizes), elapsed ns, old address (block), new address (block) |
 //! | 4, 5 | Accept, Connect | fact |
-//! | 6, 7 | Data received, sent | socket, zigzag(fd), length, flags (more, unreadable), payload (text), tail (text) |
+//! | 6, 7 | Data received, sent | stream, zigzag(fd), length, flags (more, unreadable) |
 //! | 8 | Shutdown | socket, how |
 //! | 9 | Close | socket, zigzag(fd), flags (last) |
 //! | 10 | Wait | kind (`WaitKind`'s wire id), descriptors |
@@ -95,13 +95,22 @@
 //! | 19 | Loss | cause (text), total |
 //! | 20 | TraceBegin | |
 //! | 21 | TraceEnd | why (text) |
-//! | 22 | Context | context (number) |
-//! | 23 | ContextMade | context (number) |
+//! | 22 | Context | context (address), kind (`ContextKind`'s wire id) |
+//! | 23 | ContextMade | context (address), parent, kind (`ContextKind`'s wire id) |
 //! | 24 | Clock | nothing |
+//! | 25 | Messages | stream, count, that many messages |
+//! | 26, 27, 28 | Wake, Sleep, Woken | key (address), kind (`HandoverKind`'s wire id) |
+//! | 29 | Counter | kind (`CounterKind`'s wire id), value, peak |
+//! | 30 | ManagedAlloc | size (sizes), type (address) |
+//! | 31 | TypeName | type (address), name (text) |
+//! | 32 | TlsEnd | session (address) |
 //!
-//! *text*: a length, and that many bytes from bytes (UTF-8, except in payloads
-//! and tails). *texts*: a count and that many texts. *socket*: zigzag of the
-//! inode number minus that of the previous socket (at first 0), modulo 2⁶⁴.
+//! *text*: a length, and that many bytes of UTF-8 from bytes. *texts*: a count
+//! and that many texts. *message*: a length, and that many bytes from bytes: a
+//! [`Message`](crate::message::Message) in the postcard format, version 1.
+//! *socket*: zigzag of the inode number minus that of the previous socket (at
+//! first 0), modulo 2⁶⁴. *address*: the same with the previous number of this
+//! kind. *stream*: 0 and a socket, or 1 and a TLS session (address).
 //! *fact*: socket, zigzag(fd), family, local port, peer port, local address,
 //! peer address; an address as a text of its bytes without the zeros at its
 //! end.

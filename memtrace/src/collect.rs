@@ -9,14 +9,14 @@ use std::{fs::File, path::Path};
 use crate::{
     analyse::CaptureFacts,
     capture::{CaptureMeta, CaptureWriter, Pushed, Summary},
-    event::{Event, EventBody},
+    dialogue::Dialogue,
+    event::{Event, EventBody, RawEvent},
     failure::Failure,
     pipeline::Pipeline,
     probe::{
         sys,
         tracer::{TraceOptions, Tracer, own},
     },
-    redact::Redactor,
     report::Report,
 };
 
@@ -33,9 +33,14 @@ pub struct CaptureOptions<'a> {
     pub max_bytes: u64,
 }
 
-/// Everything behind the source: redaction, capture, pipeline.
+/// Everything behind the source: dialogue, capture, pipeline.
 struct Sink {
-    redactor: Redactor,
+    dialogue: Dialogue,
+    rest: Rest,
+}
+
+/// Everything behind the dialogue.
+struct Rest {
     writer: Option<CaptureWriter<File>>,
     pipeline: Pipeline,
     failed: Option<Failure>,
@@ -45,8 +50,14 @@ struct Sink {
 }
 
 impl Sink {
-    fn event(&mut self, mut event: Event) {
-        self.redactor.event(&mut event);
+    fn event(&mut self, raw: RawEvent) {
+        let rest = &mut self.rest;
+        self.dialogue.step(raw, &mut |event| rest.event(event));
+    }
+}
+
+impl Rest {
+    fn event(&mut self, event: Event) {
         if let Some(writer) = &mut self.writer
             && self.failed.is_none()
         {
@@ -121,12 +132,14 @@ impl Collector {
             None => None,
         };
         let mut sink = Sink {
-            redactor: Redactor::new(),
-            writer,
-            pipeline: Pipeline::new(retain_ns),
-            failed: None,
-            refused: 0,
-            full: false,
+            dialogue: Dialogue::new(),
+            rest: Rest {
+                writer,
+                pipeline: Pipeline::new(retain_ns),
+                failed: None,
+                refused: 0,
+                full: false,
+            },
         };
         for event in early {
             sink.event(event);
@@ -162,19 +175,19 @@ impl Collector {
             tracer.poll_lost(&mut |event| self.sink.event(event));
             self.sink.event(own(0, EventBody::Clock));
         }
-        if let Some(writer) = &mut self.sink.writer
-            && self.sink.failed.is_none()
+        if let Some(writer) = &mut self.sink.rest.writer
+            && self.sink.rest.failed.is_none()
             && let Err(error) = writer.flush()
         {
-            self.sink.failed = Some(Failure::writing(&error));
+            self.sink.rest.failed = Some(Failure::writing(&error));
         }
     }
 
     /// Why the trace has to end now, if it has.
     pub fn must_end(&self) -> Option<&'static str> {
-        if self.sink.failed.is_some() {
+        if self.sink.rest.failed.is_some() {
             Some("the capture could not be written")
-        } else if self.sink.full {
+        } else if self.sink.rest.full {
             Some("the capture reached its largest size (--max-size)")
         } else if self.tracer.as_ref().is_none_or(Tracer::is_over) {
             Some("every traced process has ended")
@@ -185,13 +198,13 @@ impl Collector {
 
     /// The report of everything so far.
     pub fn report(&self) -> Report {
-        self.sink.pipeline.report(&self.facts)
+        self.sink.rest.pipeline.report(&self.facts)
     }
 
     /// Events taken in so far, and bytes of the capture on disk.
     pub fn progress(&self) -> (u64, u64) {
-        let written = self.sink.writer.as_ref().map_or(0, |w| w.bytes_written());
-        (self.sink.pipeline.events(), written)
+        let written = self.sink.rest.writer.as_ref().map_or(0, |w| w.bytes_written());
+        (self.sink.rest.pipeline.events(), written)
     }
 
     /// Takes every probe off, takes in what they had still stated, and closes
@@ -208,28 +221,28 @@ impl Collector {
         if let Some(tracer) = self.tracer.take() {
             tracer.stop(&mut |event| self.sink.event(event));
         }
-        if self.sink.refused != 0 {
+        if self.sink.rest.refused != 0 {
             let lost = EventBody::Loss {
                 cause: LOSS_CAPTURE_FULL.to_owned(),
-                total: self.sink.refused,
+                total: self.sink.rest.refused,
             };
             self.sink.event(own(0, lost));
         }
         self.sink.event(end);
-        self.sink.pipeline.finish();
+        self.sink.rest.pipeline.finish();
         let mut capture = None;
-        if let Some(writer) = self.sink.writer.take()
-            && self.sink.failed.is_none()
+        if let Some(writer) = self.sink.rest.writer.take()
+            && self.sink.rest.failed.is_none()
         {
             match writer.finish() {
                 Ok((summary, _)) => capture = Some(summary),
-                Err(error) => self.sink.failed = Some(Failure::writing(&error)),
+                Err(error) => self.sink.rest.failed = Some(Failure::writing(&error)),
             }
         }
         Ended {
-            report: self.sink.pipeline.report(&self.facts),
+            report: self.sink.rest.pipeline.report(&self.facts),
             capture,
-            failure: self.sink.failed,
+            failure: self.sink.rest.failed,
         }
     }
 }

@@ -1,22 +1,25 @@
 //! Ring records in, events out.
 //!
 //! A record is the bytes that a kernel program wrote (`memtrace_common::event`
-//! states their shape); an [`Event`] is what they say. [`record`] is total: any
+//! states their shape); a [`RawEvent`] is what they say. [`record`] is total: any
 //! bytes give an event or a [`DecodeError`] for the caller to count. It keeps
 //! no state, judges nothing and reads nothing but its argument.
 
 use std::mem::offset_of;
 
 use memtrace_common::event::{
-    Addresses, AllocRecord, ContextRecord, DataHead, DataTiny, FLAG_FOLLOWED, FLAG_LAST, FLAG_MORE,
-    FLAG_PROCESS, FLAG_UNREADABLE, FreeRecord, Header, Kind, ReallocRecord, SocketRecord,
-    TaskRecord, WaitKind, WaitRecord,
+    Addresses, AllocRecord, ContextKind, ContextRecord, CounterKind, CounterRecord, DataHead,
+    DataTiny, FLAG_FOLLOWED, FLAG_LAST, FLAG_MORE, FLAG_PROCESS, FLAG_TLS, FLAG_UNREADABLE,
+    FreeRecord, HandoverKind, HandoverRecord, Header, Kind, ManagedAllocRecord, ReallocRecord,
+    SocketRecord, TaskRecord, TlsRecord, WaitKind, WaitRecord,
 };
 use memtrace_common::limits::TAIL;
 use thiserror::Error;
 
-use crate::event::{Data, Direction, Event, EventBody, SocketFact};
-use crate::id::SocketId;
+use crate::event::{
+    Captured, Data, Direction, Event, EventBody, Handover, RawEvent, SocketFact,
+};
+use crate::id::{SocketId, StreamId};
 
 /// Why bytes from the ring are not an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -32,9 +35,15 @@ pub enum DecodeError {
     /// A record of a kind that this version does not know.
     #[error("a ring record of unknown kind {0}")]
     UnknownKind(u16),
-    /// A wait of a kind that this version does not know.
-    #[error("a wait record of unknown kind {0}")]
-    UnknownWait(u32),
+    /// A wait, context, counter or hand-over of a kind that this version does
+    /// not know.
+    #[error("a ring record of kind {kind} with unknown detail {detail}")]
+    UnknownDetail {
+        /// [`Kind`], by wire id.
+        kind: u16,
+        /// The detail's wire id.
+        detail: u32,
+    },
     /// A data record that claims more payload than it has room for, or than
     /// the call moved.
     #[error("a data record of {payload_len} payload bytes, with room for {room}, of {len} moved")]
@@ -58,7 +67,7 @@ impl DecodeError {
             DecodeError::Short { .. }
             | DecodeError::PayloadLength { .. }
             | DecodeError::TailLength(_) => "record_malformed",
-            DecodeError::UnknownKind(_) | DecodeError::UnknownWait(_) => "record_unknown",
+            DecodeError::UnknownKind(_) | DecodeError::UnknownDetail { .. } => "record_unknown",
         }
     }
 }
@@ -66,11 +75,13 @@ impl DecodeError {
 /// The event that one ring record states.
 ///
 /// `bytes` may be longer than the record: what follows it is ignored.
-pub fn record(bytes: &[u8]) -> Result<Event, DecodeError> {
+pub fn record(bytes: &[u8]) -> Result<RawEvent, DecodeError> {
     let header = Fields::new(bytes, size_of::<Header>())?;
     let flags = header.u16(offset_of!(Header, flags));
     let id = header.u16(offset_of!(Header, kind));
     let kind = Kind::from_wire(id).ok_or(DecodeError::UnknownKind(id))?;
+    let unknown = |detail| DecodeError::UnknownDetail { kind: id, detail };
+    let mut captured = Captured::default();
     let body = match kind {
         Kind::Alloc => {
             let fields = Fields::new(bytes, size_of::<AllocRecord>())?;
@@ -96,8 +107,8 @@ pub fn record(bytes: &[u8]) -> Result<Event, DecodeError> {
         }
         Kind::Accept => EventBody::Accept(socket_fact(bytes)?),
         Kind::Connect => EventBody::Connect(socket_fact(bytes)?),
-        Kind::Recv => EventBody::Data(data(bytes, flags, Direction::Recv)?),
-        Kind::Send => EventBody::Data(data(bytes, flags, Direction::Send)?),
+        Kind::Recv => EventBody::Data(data(bytes, flags, Direction::Recv, &mut captured)?),
+        Kind::Send => EventBody::Data(data(bytes, flags, Direction::Send, &mut captured)?),
         Kind::Shutdown => {
             let fields = Fields::new(bytes, size_of::<SocketRecord>())?;
             EventBody::Shutdown {
@@ -124,7 +135,7 @@ pub fn record(bytes: &[u8]) -> Result<Event, DecodeError> {
             let fields = Fields::new(bytes, size_of::<WaitRecord>())?;
             let wait = fields.u32(offset_of!(WaitRecord, wait));
             EventBody::Wait {
-                kind: WaitKind::from_wire(wait).ok_or(DecodeError::UnknownWait(wait))?,
+                kind: WaitKind::from_wire(wait).ok_or_else(|| unknown(wait))?,
                 descriptors: fields.u32(offset_of!(WaitRecord, descriptors)),
             }
         }
@@ -149,24 +160,65 @@ pub fn record(bytes: &[u8]) -> Result<Event, DecodeError> {
         },
         Kind::Mapped => EventBody::Mapped,
         Kind::CgroupMove => EventBody::CgroupMove,
-        Kind::Context => EventBody::Context {
-            context: context(bytes)?,
-        },
-        Kind::ContextMade => EventBody::ContextMade {
-            context: context(bytes)?,
-        },
+        Kind::Context | Kind::ContextMade => {
+            let fields = Fields::new(bytes, size_of::<ContextRecord>())?;
+            let runtime = fields.u32(offset_of!(ContextRecord, runtime));
+            let context = fields.u64(offset_of!(ContextRecord, context));
+            let parent = fields.u64(offset_of!(ContextRecord, parent));
+            let of = ContextKind::from_wire(runtime).ok_or_else(|| unknown(runtime))?;
+            if kind == Kind::Context {
+                EventBody::Context { context, kind: of }
+            } else {
+                EventBody::ContextMade {
+                    context,
+                    parent,
+                    kind: of,
+                }
+            }
+        }
+        Kind::Wake | Kind::Sleep | Kind::Woken => {
+            let fields = Fields::new(bytes, size_of::<HandoverRecord>())?;
+            let through = fields.u32(offset_of!(HandoverRecord, through));
+            let handover = Handover {
+                key: fields.u64(offset_of!(HandoverRecord, key)),
+                kind: HandoverKind::from_wire(through).ok_or_else(|| unknown(through))?,
+            };
+            match kind {
+                Kind::Wake => EventBody::Wake(handover),
+                Kind::Sleep => EventBody::Sleep(handover),
+                _ => EventBody::Woken(handover),
+            }
+        }
+        Kind::Counter => {
+            let fields = Fields::new(bytes, size_of::<CounterRecord>())?;
+            let counter = fields.u32(offset_of!(CounterRecord, counter));
+            EventBody::Counter {
+                kind: CounterKind::from_wire(counter).ok_or_else(|| unknown(counter))?,
+                value: fields.u64(offset_of!(CounterRecord, value)),
+                peak: fields.u64(offset_of!(CounterRecord, peak)),
+            }
+        }
+        Kind::ManagedAlloc => {
+            let fields = Fields::new(bytes, size_of::<ManagedAllocRecord>())?;
+            EventBody::ManagedAlloc {
+                size: fields.u64(offset_of!(ManagedAllocRecord, size)),
+                type_address: fields.u64(offset_of!(ManagedAllocRecord, type_address)),
+            }
+        }
+        Kind::TlsEnd => {
+            let fields = Fields::new(bytes, size_of::<TlsRecord>())?;
+            EventBody::TlsEnd {
+                session: fields.u64(offset_of!(TlsRecord, session)),
+            }
+        }
     };
-    Ok(Event {
+    let event = Event {
         ts_ns: header.u64(offset_of!(Header, ts_ns)),
         pid: header.u32(offset_of!(Header, pid)),
         tid: header.u32(offset_of!(Header, tid)),
         body,
-    })
-}
-
-fn context(bytes: &[u8]) -> Result<u64, DecodeError> {
-    let fields = Fields::new(bytes, size_of::<ContextRecord>())?;
-    Ok(fields.u64(offset_of!(ContextRecord, context)))
+    };
+    Ok(RawEvent { event, captured })
 }
 
 fn socket_fact(bytes: &[u8]) -> Result<SocketFact, DecodeError> {
@@ -187,7 +239,12 @@ fn socket_fact(bytes: &[u8]) -> Result<SocketFact, DecodeError> {
     })
 }
 
-fn data(bytes: &[u8], flags: u16, direction: Direction) -> Result<Data, DecodeError> {
+fn data(
+    bytes: &[u8],
+    flags: u16,
+    direction: Direction,
+    captured: &mut Captured,
+) -> Result<Data, DecodeError> {
     // The head is the same whatever the payload's room.
     let fields = Fields::new(bytes, size_of::<DataHead>())?;
     let len = fields.u64(offset_of!(DataHead, len));
@@ -213,25 +270,26 @@ fn data(bytes: &[u8], flags: u16, direction: Direction) -> Result<Data, DecodeEr
     };
     let unreadable = flags & FLAG_UNREADABLE != 0;
     let cut = u64::from(payload_len) < len && len >= TAIL as u64;
-    let tail: [u8; TAIL] = fields.array(offset_of!(DataHead, tail));
+    // After a failed read the buffer holds whatever was in the ring.
+    if !unreadable {
+        captured.payload = payload.to_vec();
+        if whole_tail && cut {
+            let tail: [u8; TAIL] = fields.array(offset_of!(DataHead, tail));
+            captured.tail = tail.to_vec();
+        }
+    }
+    let stream = fields.u64(offset_of!(DataHead, inode));
     Ok(Data {
         direction,
-        socket: SocketId(fields.u64(offset_of!(DataHead, inode))),
+        stream: if flags & FLAG_TLS != 0 {
+            StreamId::Tls(stream)
+        } else {
+            StreamId::Socket(SocketId(stream))
+        },
         fd: fields.i32(offset_of!(DataHead, fd)),
         len,
         more: flags & FLAG_MORE != 0,
         unreadable,
-        // After a failed read the buffer holds whatever was in the ring.
-        payload: if unreadable {
-            Vec::new()
-        } else {
-            payload.to_vec()
-        },
-        tail: if whole_tail && cut && !unreadable {
-            tail.to_vec()
-        } else {
-            Vec::new()
-        },
     })
 }
 

@@ -31,6 +31,34 @@ pub struct Event {
     pub body: EventBody,
 }
 
+/// A fact as it was first stated: with the bytes that moved. Only `dialogue`
+/// sees those.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawEvent {
+    /// The fact.
+    pub event: Event,
+    /// The bytes, if it is [`EventBody::Data`].
+    pub captured: Captured,
+}
+
+/// What was captured of the bytes that a call moved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Captured {
+    /// The first bytes.
+    pub payload: Vec<u8>,
+    /// The last bytes if `payload` is not all of them, else empty.
+    pub tail: Vec<u8>,
+}
+
+impl From<Event> for RawEvent {
+    fn from(event: Event) -> Self {
+        RawEvent {
+            event,
+            captured: Captured::default(),
+        }
+    }
+}
+
 /// The facts. Kernel facts come first, in the order of their wire ids.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EventBody {

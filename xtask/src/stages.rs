@@ -18,13 +18,14 @@ use self::source::Named;
 
 /// The rooms in the order in which data flows through them. A room imports
 /// itself and earlier ones, never a later one.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "id",
+    "message",
     "event",
     "protocol",
     "decode",
+    "dialogue",
     "capture",
-    "redact",
     "attribute",
     "store",
     "report",
@@ -58,10 +59,11 @@ struct Rule {
 /// Rooms that compute their output from their input alone.
 const PURE: &[&str] = &[
     "id",
+    "message",
     "event",
     "protocol",
     "decode",
-    "redact",
+    "dialogue",
     "attribute",
     "store",
     "report",
@@ -100,12 +102,12 @@ const RULES: &[Rule] = &[
     },
     Rule {
         rooms: &["decode", "capture"],
-        forbids: Forbids::RoomsBut(&["id", "event"]),
+        forbids: Forbids::RoomsBut(&["id", "message", "event"]),
         because: "reading and keeping facts takes no opinion on what they mean",
     },
     Rule {
         rooms: &["protocol"],
-        forbids: Forbids::RoomsBut(&["id", "event"]),
+        forbids: Forbids::RoomsBut(&["id", "message", "event"]),
         because: "a protocol knows the bytes of one connection and no memory",
     },
     Rule {
@@ -367,7 +369,7 @@ mod tests {
     #[test]
     fn later_rooms_may_not() {
         let later = "no stage imports a later one";
-        forbidden("redact.rs", "use crate::attribute::MAX;", later);
+        forbidden("dialogue.rs", "use crate::attribute::MAX;", later);
         forbidden("store/live.rs", "type A = super::super::analyse::A;", later);
         forbidden(
             "attribute/a/b.rs",

@@ -11,12 +11,27 @@ use crate::{
         Attributed, ConnCount, ConnKind, Outcome, Owner, ProcessIndex, Reason, process::Processes,
     },
     event::{Data, Direction},
-    id::{ConnId, RequestId, SocketId},
-    protocol::{
-        http1::{Abandoned, Bytes, Defect, ExchangeId, Message, Verdict},
-        session::{Role, SESSIONS_MAX, Session},
-    },
+    id::{ConnId, RequestId, SocketId, StreamId},
+    message::{Abandoned, Defect, ExchangeId, Message, Role},
+    protocol::session::SESSIONS_MAX,
 };
+
+/// What a connection is known by: TLS sessions are told apart by their
+/// addresses, which mean something only in their process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Key {
+    Socket(SocketId),
+    Tls(ProcessIndex, u64),
+}
+
+impl Key {
+    fn of(stream: StreamId, process: ProcessIndex) -> Key {
+        match stream {
+            StreamId::Socket(socket) => Key::Socket(socket),
+            StreamId::Tls(session) => Key::Tls(process, session),
+        }
+    }
+}
 
 /// What a thread turns to because of a socket fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,16 +61,28 @@ struct Conn {
     id: ConnId,
     /// The process that last moved bytes on it.
     process: ProcessIndex,
-    session: Session,
+    /// Which end the process is, once known.
+    role: Option<Role>,
     /// Requests without a whole response, in order.
-    exchanges: VecDeque<(ExchangeId, RequestId)>,
+    exchanges: VecDeque<Exchange>,
+    /// The first of them before the messages that the next [`Data`] brought.
+    front_before: Option<Option<RequestId>>,
     /// The request that upgraded the connection and keeps it.
     upgraded: Option<Upgraded>,
     /// For connections on which the process is the client: the request on whose
     /// behalf bytes were last sent.
     caller: Option<RequestId>,
     malformed: bool,
-    not_http_counted: bool,
+    /// It carries something that is not followed.
+    foreign: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Exchange {
+    id: ExchangeId,
+    request: RequestId,
+    /// A byte of its response was seen.
+    responding: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,12 +95,11 @@ struct Upgraded {
 /// All connections.
 #[derive(Debug, Default)]
 pub struct Connections {
-    conns: HashMap<SocketId, Conn>,
+    conns: HashMap<Key, Conn>,
     conn_next: u32,
     request_next: u32,
     /// Connections that were not followed because there were too many.
     pub overflow: u64,
-    messages: Vec<Message>,
 }
 
 impl Connections {
@@ -87,26 +113,27 @@ impl Connections {
         ts_ns: u64,
         out: &mut Vec<Attributed>,
     ) {
-        if kind == ConnKind::Found && self.conns.contains_key(&socket) {
+        let key = Key::Socket(socket);
+        if kind == ConnKind::Found && self.conns.contains_key(&key) {
             return;
         }
         // A number that is used again belongs to a new socket: the end of the
         // old one was not seen.
-        self.end(socket, ts_ns, out);
-        let session = match kind {
-            ConnKind::Accepted => Session::accepted(),
-            ConnKind::Connected => Session::connected(),
-            ConnKind::Found => Session::found(accepted),
+        self.end(key, ts_ns, out);
+        let role = match kind {
+            ConnKind::Accepted => Some(Role::Server),
+            ConnKind::Connected => Some(Role::Client),
+            ConnKind::Found => accepted.then_some(Role::Server),
         };
-        self.insert(socket, process, kind, session, out);
+        self.insert(key, process, kind, role, out);
     }
 
     fn insert(
         &mut self,
-        socket: SocketId,
+        key: Key,
         process: ProcessIndex,
         kind: ConnKind,
-        session: Session,
+        role: Option<Role>,
         out: &mut Vec<Attributed>,
     ) {
         if self.conns.len() >= SESSIONS_MAX {
@@ -117,56 +144,71 @@ impl Connections {
         self.conn_next += 1;
         out.push(Attributed::ConnBegin { conn: id, kind });
         self.conns.insert(
-            socket,
+            key,
             Conn {
                 id,
                 process,
-                session,
+                role,
                 exchanges: VecDeque::new(),
+                front_before: None,
                 upgraded: None,
                 caller: None,
                 malformed: false,
-                not_http_counted: false,
+                foreign: false,
             },
         );
     }
 
-    /// Bytes moved. `working_for`: the request that the thread works for, if
-    /// that is clear.
+    /// The connection of a stream; met in the middle if it is not known.
+    fn known(
+        &mut self,
+        stream: StreamId,
+        process: ProcessIndex,
+        out: &mut Vec<Attributed>,
+    ) -> Option<&mut Conn> {
+        let key = Key::of(stream, process);
+        if !self.conns.contains_key(&key) {
+            self.insert(key, process, ConnKind::Found, None, out);
+        }
+        self.conns.get_mut(&key)
+    }
+
+    /// What bytes that are about to be stated, or the end of a stream, amount
+    /// to.
+    pub fn messages(
+        &mut self,
+        stream: StreamId,
+        messages: &[Message],
+        process: ProcessIndex,
+        ts_ns: u64,
+        processes: &mut Processes,
+        out: &mut Vec<Attributed>,
+    ) {
+        let mut request_next = self.request_next;
+        if let Some(conn) = self.known(stream, process, out) {
+            conn.process = process;
+            conn.front_before = Some(conn.front());
+            for message in messages {
+                conn.message(message, &mut request_next, ts_ns, processes, out);
+            }
+        }
+        self.request_next = request_next;
+    }
+
+    /// Bytes moved; what they amount to was stated before. `working_for`: the
+    /// request that the thread works for, if that is clear.
     pub fn data(
         &mut self,
         data: &Data,
         process: ProcessIndex,
         working_for: Option<RequestId>,
-        ts_ns: u64,
-        processes: &mut Processes,
         out: &mut Vec<Attributed>,
     ) -> Turn {
-        if !self.conns.contains_key(&data.socket) {
-            let session = Session::found(false);
-            self.insert(data.socket, process, ConnKind::Found, session, out);
-        }
-        let Some(conn) = self.conns.get_mut(&data.socket) else {
+        let Some(conn) = self.known(data.stream, process, out) else {
             return Turn::Stay;
         };
         conn.process = process;
-        let front = conn.exchanges.front().map(|(_, request)| *request);
-        let mut messages = std::mem::take(&mut self.messages);
-        if data.direction == Direction::Recv && data.len == 0 {
-            conn.session.close_direction(Direction::Recv, &mut messages);
-        } else {
-            let bytes = Bytes {
-                len: data.len,
-                payload: &data.payload,
-                tail: &data.tail,
-            };
-            conn.session.feed(data.direction, bytes, &mut messages);
-        }
-        for message in messages.drain(..) {
-            conn.message(message, &mut self.request_next, ts_ns, processes, out);
-        }
-        self.messages = messages;
-        conn.count_not_http(out);
+        let front_before = conn.front_before.take().unwrap_or_else(|| conn.front());
         if let Some(upgraded) = &mut conn.upgraded {
             match data.direction {
                 Direction::Recv => {
@@ -178,34 +220,10 @@ impl Connections {
             }
             return Turn::To(Owner::Request(upgraded.request));
         }
-        match conn.session.role() {
-            Some(Role::Server) => conn.server_turn(data, front),
+        match conn.role {
+            Some(Role::Server) => conn.server_turn(data, front_before),
             Some(Role::Client) | None => conn.client_turn(data.direction, working_for),
         }
-    }
-
-    /// One direction was shut down by the process.
-    pub fn shutdown(
-        &mut self,
-        socket: SocketId,
-        how: u32,
-        ts_ns: u64,
-        processes: &mut Processes,
-        out: &mut Vec<Attributed>,
-    ) {
-        const SHUT_RD: u32 = 0;
-        let Some(conn) = self.conns.get_mut(&socket) else {
-            return;
-        };
-        if how == SHUT_RD {
-            return;
-        }
-        let mut messages = std::mem::take(&mut self.messages);
-        conn.session.close_direction(Direction::Send, &mut messages);
-        for message in messages.drain(..) {
-            conn.message(message, &mut self.request_next, ts_ns, processes, out);
-        }
-        self.messages = messages;
     }
 
     /// A descriptor was closed. Returns the requests' owner-independent answer:
@@ -217,17 +235,29 @@ impl Connections {
         ts_ns: u64,
         out: &mut Vec<Attributed>,
     ) -> bool {
-        if last && self.conns.contains_key(&socket) {
-            self.end(socket, ts_ns, out);
+        let key = Key::Socket(socket);
+        if last && self.conns.contains_key(&key) {
+            self.end(key, ts_ns, out);
             return true;
         }
         false
     }
 
+    /// A TLS session is over.
+    pub fn end_tls(
+        &mut self,
+        session: u64,
+        process: ProcessIndex,
+        ts_ns: u64,
+        out: &mut Vec<Attributed>,
+    ) {
+        self.end(Key::Tls(process, session), ts_ns, out);
+    }
+
     /// Whether this request is one that the connection still owes a response.
     pub fn owes(&self, socket: SocketId, request: RequestId) -> bool {
-        self.conns.get(&socket).is_some_and(|conn| {
-            conn.exchanges.iter().any(|(_, owed)| *owed == request)
+        self.conns.get(&Key::Socket(socket)).is_some_and(|conn| {
+            conn.exchanges.iter().any(|owed| owed.request == request)
                 || conn
                     .upgraded
                     .is_some_and(|upgraded| upgraded.request == request)
@@ -236,33 +266,31 @@ impl Connections {
 
     /// Every connection that this process used last is gone with it.
     pub fn end_process(&mut self, process: ProcessIndex, ts_ns: u64, out: &mut Vec<Attributed>) {
-        let mut sockets: Vec<(ConnId, SocketId)> = self
+        let mut keys: Vec<(ConnId, Key)> = self
             .conns
             .iter()
             .filter(|(_, conn)| conn.process == process)
-            .map(|(socket, conn)| (conn.id, *socket))
+            .map(|(key, conn)| (conn.id, *key))
             .collect();
-        sockets.sort_unstable();
-        for (_, socket) in sockets {
-            self.end(socket, ts_ns, out);
+        keys.sort_unstable();
+        for (_, key) in keys {
+            self.end(key, ts_ns, out);
         }
     }
 
-    fn end(&mut self, socket: SocketId, ts_ns: u64, out: &mut Vec<Attributed>) {
-        let Some(mut conn) = self.conns.remove(&socket) else {
+    fn end(&mut self, key: Key, ts_ns: u64, out: &mut Vec<Attributed>) {
+        let Some(mut conn) = self.conns.remove(&key) else {
             return;
         };
-        let mut messages = std::mem::take(&mut self.messages);
-        conn.session.close(&mut messages);
-        for message in messages.drain(..) {
-            conn.end_message(&message, ts_ns, out);
-        }
-        self.messages = messages;
-        // Whatever the parser did not mention again.
-        for (_, request) in conn.exchanges.drain(..) {
+        // What the stream's own end did not mention: its end was not seen.
+        for exchange in conn.exchanges.drain(..) {
             out.push(Attributed::RequestEnd {
-                request,
-                outcome: Outcome::NoResponse,
+                request: exchange.request,
+                outcome: if exchange.responding {
+                    Outcome::Aborted
+                } else {
+                    Outcome::NoResponse
+                },
                 request_bytes: 0,
                 response_bytes: 0,
                 ts_ns,
@@ -284,17 +312,21 @@ impl Connections {
 impl Conn {
     fn message(
         &mut self,
-        message: Message,
+        message: &Message,
         request_next: &mut u32,
         ts_ns: u64,
         processes: &mut Processes,
         out: &mut Vec<Attributed>,
     ) {
-        match message {
+        match *message {
             Message::RequestBegin { exchange } => {
                 let request = RequestId(*request_next);
                 *request_next += 1;
-                self.exchanges.push_back((exchange, request));
+                self.exchanges.push_back(Exchange {
+                    id: exchange,
+                    request,
+                    responding: false,
+                });
                 self.malformed = false;
                 out.push(Attributed::RequestBegin {
                     request,
@@ -305,23 +337,19 @@ impl Conn {
             }
             Message::RequestHead {
                 exchange,
-                method,
-                target,
-                minor_version,
+                ref method,
+                ref target,
+                protocol,
                 keep_alive: _,
                 expect_continue: _,
                 head_bytes: _,
                 complete: _,
             } => {
                 if let Some(request) = self.request(exchange) {
-                    let (method, route) = processes.route(self.process, &method, &target);
+                    let (method, route) = processes.route(self.process, method, target);
                     out.push(Attributed::RequestNamed {
                         request,
-                        protocol: if minor_version == 0 {
-                            "HTTP/1.0"
-                        } else {
-                            "HTTP/1.1"
-                        },
+                        protocol: protocol.name(),
                         method,
                         route,
                     });
@@ -369,12 +397,34 @@ impl Conn {
                     });
                 }
             }
+            Message::ResponseBegin { exchange } => {
+                let exchange = self.exchanges.iter_mut().find(|other| other.id == exchange);
+                if let Some(exchange) = exchange {
+                    exchange.responding = true;
+                }
+            }
+            Message::ResponseEnd { .. } | Message::RequestAbandoned { .. } => {
+                self.end_message(message, ts_ns, out);
+            }
+            Message::Role(role) => self.role = Some(role),
+            Message::Foreign(_) => {
+                self.foreign = true;
+                if self.role == Some(Role::Server) {
+                    out.push(Attributed::ConnCount(ConnCount::NotHttp));
+                }
+            }
+            Message::GrpcStatus { exchange, status } => {
+                if let Some(request) = self.request(exchange)
+                    && let Ok(status) = u16::try_from(status)
+                {
+                    out.push(Attributed::RequestStatus { request, status });
+                }
+            }
             Message::RequestEnd { .. }
             | Message::Interim { .. }
-            | Message::ResponseBegin { .. } => {}
-            Message::ResponseEnd { .. } | Message::RequestAbandoned { .. } => {
-                self.end_message(&message, ts_ns, out);
-            }
+            | Message::Carries { .. }
+            | Message::SeriesBegin { .. }
+            | Message::SeriesMessage { .. } => {}
         }
     }
 
@@ -399,7 +449,9 @@ impl Conn {
                 status: _,
             } => {
                 let outcome = match how {
-                    Abandoned::PartialResponse => Outcome::Aborted,
+                    Abandoned::PartialResponse
+                    | Abandoned::ResetByClient
+                    | Abandoned::ResetByServer => Outcome::Aborted,
                     // Of a partial request the head may be whole: one that is
                     // not was never named.
                     Abandoned::PartialRequest
@@ -421,31 +473,33 @@ impl Conn {
         }
     }
 
+    fn front(&self) -> Option<RequestId> {
+        self.exchanges.front().map(|exchange| exchange.request)
+    }
+
     fn request(&self, exchange: ExchangeId) -> Option<RequestId> {
         self.exchanges
             .iter()
-            .find(|(other, _)| *other == exchange)
-            .map(|(_, request)| *request)
+            .find(|other| other.id == exchange)
+            .map(|exchange| exchange.request)
     }
 
     fn take_request(&mut self, exchange: ExchangeId) -> Option<RequestId> {
         let at = self
             .exchanges
             .iter()
-            .position(|(other, _)| *other == exchange)?;
-        self.exchanges.remove(at).map(|(_, request)| request)
+            .position(|other| other.id == exchange)?;
+        self.exchanges.remove(at).map(|exchange| exchange.request)
     }
 
     fn server_turn(&self, data: &Data, front_before: Option<RequestId>) -> Turn {
-        let front = self.exchanges.front().map(|(_, request)| *request);
+        let front = self.front();
         match data.direction {
             Direction::Recv => Turn::To(match front {
                 Some(request) => Owner::Request(request),
                 None if data.len == 0 => Owner::Reason(Reason::ConnectionClosed),
                 None if self.malformed => Owner::Reason(Reason::MalformedHead),
-                None if matches!(self.session.verdict(), Verdict::NotHttp(_)) => {
-                    Owner::Reason(Reason::NotHttp)
-                }
+                None if self.foreign => Owner::Reason(Reason::NotHttp),
                 None => Owner::Reason(Reason::BeforeFirstHead),
             }),
             Direction::Send => match front_before {
@@ -474,16 +528,6 @@ impl Conn {
             }
             (Direction::Recv, Some(request)) => Turn::To(Owner::Request(request)),
             (Direction::Recv, None) => Turn::Stay,
-        }
-    }
-
-    fn count_not_http(&mut self, out: &mut Vec<Attributed>) {
-        if !self.not_http_counted
-            && self.session.role() == Some(Role::Server)
-            && matches!(self.session.verdict(), Verdict::NotHttp(_))
-        {
-            self.not_http_counted = true;
-            out.push(Attributed::ConnCount(ConnCount::NotHttp));
         }
     }
 }

@@ -48,6 +48,14 @@ enum Tag {
     Context = 22,
     ContextMade = 23,
     Clock = 24,
+    Messages = 25,
+    Wake = 26,
+    Sleep = 27,
+    Woken = 28,
+    Counter = 29,
+    ManagedAlloc = 30,
+    TypeName = 31,
+    TlsEnd = 32,
 }
 
 impl Tag {
@@ -77,6 +85,14 @@ impl Tag {
             22 => Tag::Context,
             23 => Tag::ContextMade,
             24 => Tag::Clock,
+            25 => Tag::Messages,
+            26 => Tag::Wake,
+            27 => Tag::Sleep,
+            28 => Tag::Woken,
+            29 => Tag::Counter,
+            30 => Tag::ManagedAlloc,
+            31 => Tag::TypeName,
+            32 => Tag::TlsEnd,
             _ => return None,
         })
     }
@@ -104,6 +120,14 @@ impl Tag {
             EventBody::Context { .. } => Tag::Context,
             EventBody::ContextMade { .. } => Tag::ContextMade,
             EventBody::Clock => Tag::Clock,
+            EventBody::Messages { .. } => Tag::Messages,
+            EventBody::Wake(_) => Tag::Wake,
+            EventBody::Sleep(_) => Tag::Sleep,
+            EventBody::Woken(_) => Tag::Woken,
+            EventBody::Counter { .. } => Tag::Counter,
+            EventBody::ManagedAlloc { .. } => Tag::ManagedAlloc,
+            EventBody::TypeName { .. } => Tag::TypeName,
+            EventBody::TlsEnd { .. } => Tag::TlsEnd,
             EventBody::Process(_) => Tag::Process,
             EventBody::OpenSocket { .. } => Tag::OpenSocket,
             EventBody::Loss { .. } => Tag::Loss,
@@ -129,6 +153,8 @@ struct History {
     thread: usize,
     /// The socket of the previous event that had one.
     socket: u64,
+    /// The context, key, type or TLS session of the previous event that had one.
+    address: u64,
     blocks: Vec<Blocks>,
 }
 
@@ -137,6 +163,7 @@ impl History {
         self.ts_ns = 0;
         self.thread = 0;
         self.socket = 0;
+        self.address = 0;
         self.blocks.iter_mut().for_each(Blocks::clear);
     }
 

@@ -1,7 +1,7 @@
 //! The source of a live trace: everything the kernel and `/proc` state about
 //! the targets, as one stream of events.
 //!
-//! In: what to trace. Out: [`Event`]s in the order of the ring, with the
+//! In: what to trace. Out: [`RawEvent`]s in the order of the ring, with the
 //! collector's own observations (a process described, a socket found open,
 //! events lost) put in when they are made. It attaches to processes that are
 //! forked by, or join, the targets, and knows nothing of requests.
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     decode,
-    event::{Event, EventBody, Origin, PROCESSES_UNPROBED, ProcessFact},
+    event::{Event, EventBody, Origin, PROCESSES_UNPROBED, ProcessFact, RawEvent},
     id::ProcessId,
 };
 
@@ -142,7 +142,7 @@ impl Tracer {
     pub fn start(
         options: TraceOptions,
         started: Option<u32>,
-        sink: &mut dyn FnMut(Event),
+        sink: &mut dyn FnMut(RawEvent),
     ) -> Result<Tracer, TraceError> {
         check_privileges()?;
         let mut pids = started.into_iter().collect::<Vec<u32>>();
@@ -227,7 +227,7 @@ impl Tracer {
     fn add_descendants(
         &mut self,
         pids: &[u32],
-        sink: &mut dyn FnMut(Event),
+        sink: &mut dyn FnMut(RawEvent),
     ) -> Result<(), TraceError> {
         for pid in descendants(pids)? {
             if self.targets.contains_key(&pid) {
@@ -266,7 +266,7 @@ impl Tracer {
 
     /// Hands every record in the ring to `sink`, and does what they ask for.
     /// Returns whether there may be more.
-    pub fn poll(&mut self, sink: &mut dyn FnMut(Event)) -> bool {
+    pub fn poll(&mut self, sink: &mut dyn FnMut(RawEvent)) -> bool {
         let mut taken = 0;
         while taken < RECORDS_PER_POLL {
             let Some(record) = self.ring.next() else {
@@ -275,8 +275,8 @@ impl Tracer {
             taken += 1;
             match decode::record(&record) {
                 Ok(event) => {
-                    if is_control(&event.body) {
-                        self.control.push(event.clone());
+                    if is_control(&event.event.body) {
+                        self.control.push(event.event.clone());
                     }
                     drop(record);
                     sink(event);
@@ -293,7 +293,7 @@ impl Tracer {
     }
 
     /// States the causes of loss whose counters have changed.
-    pub fn poll_lost(&mut self, sink: &mut dyn FnMut(Event)) {
+    pub fn poll_lost(&mut self, sink: &mut dyn FnMut(RawEvent)) {
         let mut totals: Vec<(&'static str, u64)> = vec![
             (LOSS_UNDECODABLE, self.undecodable),
             (PROCESSES_UNPROBED, self.unprobed),
@@ -318,7 +318,7 @@ impl Tracer {
 
     /// Takes every probe off the targets, then hands out what is still in the
     /// ring.
-    pub fn stop(mut self, sink: &mut dyn FnMut(Event)) {
+    pub fn stop(mut self, sink: &mut dyn FnMut(RawEvent)) {
         self.links.detach_all();
         self.options.selectors.clear();
         while let Some(record) = self.ring.next() {
@@ -331,7 +331,7 @@ impl Tracer {
     }
 
     /// Does what the collector must do about events that it has passed on.
-    fn answer(&mut self, sink: &mut dyn FnMut(Event)) {
+    fn answer(&mut self, sink: &mut dyn FnMut(RawEvent)) {
         for event in std::mem::take(&mut self.control) {
             match event.body {
                 EventBody::Fork {
@@ -365,7 +365,7 @@ impl Tracer {
             .extend(RESCAN_AFTER.map(|after| (now + after, pid)));
     }
 
-    fn rescan(&mut self, sink: &mut dyn FnMut(Event)) {
+    fn rescan(&mut self, sink: &mut dyn FnMut(RawEvent)) {
         if self.rescans.is_empty() {
             return;
         }
@@ -388,7 +388,7 @@ impl Tracer {
     }
 
     /// Finds processes that have joined a cgroup, container or name.
-    fn resolve(&mut self, sink: &mut dyn FnMut(Event)) {
+    fn resolve(&mut self, sink: &mut dyn FnMut(RawEvent)) {
         let now = Instant::now();
         if now < self.resolve_at {
             return;
@@ -409,7 +409,7 @@ impl Tracer {
     }
 
     /// A process has come to the targets while they are traced.
-    fn join(&mut self, pid: u32, sink: &mut dyn FnMut(Event)) {
+    fn join(&mut self, pid: u32, sink: &mut dyn FnMut(RawEvent)) {
         if self.targets.contains_key(&pid) {
             return;
         }
@@ -430,7 +430,7 @@ impl Tracer {
         &mut self,
         pid: u32,
         origin: Origin,
-        sink: &mut dyn FnMut(Event),
+        sink: &mut dyn FnMut(RawEvent),
     ) -> Result<(), TraceError> {
         let described =
             process::describe(pid).map_err(|source| TraceError::Examine { pid, source })?;
@@ -561,7 +561,7 @@ impl Tracer {
         changed
     }
 
-    fn describe(&mut self, pid: u32, sink: &mut dyn FnMut(Event)) {
+    fn describe(&mut self, pid: u32, sink: &mut dyn FnMut(RawEvent)) {
         let Some(target) = self.targets.get(&pid) else {
             return;
         };
@@ -616,13 +616,13 @@ fn is_control(body: &EventBody) -> bool {
 }
 
 /// An event of the collector's own.
-pub fn own(pid: u32, body: EventBody) -> Event {
-    Event {
+pub fn own(pid: u32, body: EventBody) -> RawEvent {
+    RawEvent::from(Event {
         ts_ns: sys::monotonic_ns(),
         pid,
         tid: 0,
         body,
-    }
+    })
 }
 
 /// Root, in the initial PID namespace.

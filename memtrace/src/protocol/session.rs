@@ -7,20 +7,12 @@
 
 use crate::{
     event::Direction,
-    protocol::http1::{Bytes, Connection, Message, Side, Verdict},
+    message::{Foreign, Message, Role, Side},
+    protocol::http1::{Bytes, Connection, Other, Verdict},
 };
 
 /// Sockets followed at once; one more is not followed, and counted.
 pub const SESSIONS_MAX: usize = 100_000;
-
-/// Which end of a connection the traced process is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// It answers requests.
-    Server,
-    /// It sends requests.
-    Client,
-}
 
 /// A conversation on one socket.
 #[derive(Debug)]
@@ -28,6 +20,8 @@ pub struct Session {
     role: Option<Role>,
     /// Boxed: most sockets of a client never need it.
     http1: Option<Box<Connection>>,
+    /// That it carries something else was said.
+    foreign_told: bool,
 }
 
 impl Session {
@@ -36,6 +30,7 @@ impl Session {
         Session {
             role: Some(Role::Server),
             http1: Some(Box::new(Connection::new())),
+            foreign_told: false,
         }
     }
 
@@ -44,6 +39,7 @@ impl Session {
         Session {
             role: Some(Role::Client),
             http1: None,
+            foreign_told: false,
         }
     }
 
@@ -53,50 +49,23 @@ impl Session {
         Session {
             role: accepted.then_some(Role::Server),
             http1: accepted.then(|| Box::new(Connection::picked_up())),
+            foreign_told: false,
         }
-    }
-
-    /// The end that the process is, once known.
-    pub fn role(&self) -> Option<Role> {
-        self.role
-    }
-
-    /// What the conversation turned out to be.
-    pub fn verdict(&self) -> Verdict {
-        self.http1
-            .as_ref()
-            .map_or(Verdict::Unknown, |http1| http1.is_http())
     }
 
     /// Takes in bytes and adds what they amount to to `out`.
     pub fn feed(&mut self, direction: Direction, bytes: Bytes<'_>, out: &mut Vec<Message>) {
-        self.learn_role(direction, bytes.payload);
-        if let Some(http1) = &mut self.http1 {
-            http1.feed(side(direction), bytes, out);
-        }
-    }
-
-    /// Like [`Session::feed`], and masks private content in place. Returns how
-    /// many leading bytes of `payload` may be stored.
-    pub fn feed_masking(
-        &mut self,
-        direction: Direction,
-        len: u64,
-        payload: &mut [u8],
-        tail: &mut [u8],
-        out: &mut Vec<Message>,
-    ) -> usize {
-        self.learn_role(direction, payload);
-        match &mut self.http1 {
-            Some(http1) => http1.feed_masking(side(direction), len, payload, tail, out),
-            None => {
-                // Enough of the opening stays for the role to be learnt again
-                // from what is stored; none of it is private.
-                let kept = opening_len(payload);
-                payload[kept..].fill(0);
-                tail.fill(0);
-                kept
-            }
+        self.learn_role(direction, bytes.payload, out);
+        let Some(http1) = &mut self.http1 else { return };
+        http1.feed(side(direction), bytes, out);
+        if !self.foreign_told
+            && let Verdict::NotHttp(other) = http1.is_http()
+        {
+            self.foreign_told = true;
+            out.push(Message::Foreign(match other {
+                Other::Tls => Foreign::Tls,
+                Other::Http2 => Foreign::Unknown,
+            }));
         }
     }
 
@@ -114,7 +83,7 @@ impl Session {
         }
     }
 
-    fn learn_role(&mut self, direction: Direction, payload: &[u8]) {
+    fn learn_role(&mut self, direction: Direction, payload: &[u8], out: &mut Vec<Message>) {
         if self.role.is_some() {
             return;
         }
@@ -128,6 +97,7 @@ impl Session {
             | (Direction::Recv, Some(Opening::Response)) => Some(Role::Client),
             (Direction::Recv | Direction::Send, None) => None,
         };
+        out.extend(self.role.map(Message::Role));
     }
 }
 
@@ -166,13 +136,6 @@ fn opening(payload: &[u8]) -> Option<Opening> {
         .then_some(Opening::Request)
 }
 
-fn opening_len(payload: &[u8]) -> usize {
-    std::iter::once(&RESPONSE_OPENING)
-        .chain(&REQUEST_OPENINGS)
-        .find(|opening| payload.starts_with(opening))
-        .map_or(0, |opening| opening.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,29 +154,17 @@ mod tests {
     #[test]
     fn a_received_request_makes_the_process_a_server() {
         let mut session = Session::found(false);
-        assert_eq!(session.role(), None);
         let out = feed(&mut session, Direction::Recv, b"GET / HTTP/1.1\r\n\r\n");
-        assert_eq!(session.role(), Some(Role::Server));
-        assert!(matches!(out[0], Message::RequestBegin { .. }), "{out:?}");
+        assert_eq!(out[0], Message::Role(Role::Server));
+        assert!(matches!(out[1], Message::RequestBegin { .. }), "{out:?}");
     }
 
     #[test]
     fn a_sent_request_makes_the_process_a_client_that_is_not_parsed() {
         let mut session = Session::found(false);
         let out = feed(&mut session, Direction::Send, b"GET / HTTP/1.1\r\n\r\n");
-        assert_eq!(session.role(), Some(Role::Client));
-        assert_eq!(out, []);
+        assert_eq!(out, [Message::Role(Role::Client)]);
         let out = feed(&mut session, Direction::Recv, b"HTTP/1.1 200 OK\r\n\r\n");
         assert_eq!(out, []);
-    }
-
-    #[test]
-    fn of_a_clients_bytes_only_the_opening_is_kept() {
-        let mut session = Session::connected();
-        let mut payload = *b"POST /secret HTTP/1.1\r\n";
-        let mut out = Vec::new();
-        let kept = session.feed_masking(Direction::Send, 23, &mut payload, &mut [], &mut out);
-        assert_eq!(&payload[..kept], b"POST ");
-        assert!(payload[kept..].iter().all(|byte| *byte == 0));
     }
 }

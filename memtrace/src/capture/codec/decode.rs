@@ -1,12 +1,15 @@
 //! The columns of a chunk in, events out. Total: columns that no encoder wrote
 //! give a [`Malformed`].
 
-use memtrace_common::event::{Addresses, WaitKind};
+use memtrace_common::event::{Addresses, ContextKind, CounterKind, HandoverKind, WaitKind};
 
 use super::super::column::{Column, ColumnsIn, Malformed, unzigzag};
 use super::{History, TAG_EARLIER, TAG_MASK, TAG_THREAD, Tag};
-use crate::event::{Data, Direction, Event, EventBody, Origin, ProcessFact, SocketFact};
-use crate::id::{ProcessId, SocketId};
+use crate::event::{
+    Data, Direction, Event, EventBody, Handover, Origin, ProcessFact, SocketFact,
+};
+use crate::id::{ProcessId, SocketId, StreamId};
+use crate::message::Message;
 
 /// Turns the columns of one chunk after another into events.
 #[derive(Debug, Default)]
@@ -160,11 +163,38 @@ impl Decoder {
             },
             Tag::Mapped => EventBody::Mapped,
             Tag::CgroupMove => EventBody::CgroupMove,
+            Tag::Messages => EventBody::Messages {
+                stream: self.stream()?,
+                messages: self.messages()?,
+            },
             Tag::Context => EventBody::Context {
-                context: self.fact()?,
+                context: self.address_number()?,
+                kind: self.context_kind()?,
             },
             Tag::ContextMade => EventBody::ContextMade {
-                context: self.fact()?,
+                context: self.address_number()?,
+                parent: self.fact()?,
+                kind: self.context_kind()?,
+            },
+            Tag::Wake => EventBody::Wake(self.handover()?),
+            Tag::Sleep => EventBody::Sleep(self.handover()?),
+            Tag::Woken => EventBody::Woken(self.handover()?),
+            Tag::Counter => EventBody::Counter {
+                kind: CounterKind::from_wire(small(self.fact()?)?)
+                    .ok_or(Malformed("a counter is of no known kind"))?,
+                value: self.fact()?,
+                peak: self.fact()?,
+            },
+            Tag::ManagedAlloc => EventBody::ManagedAlloc {
+                size: self.columns.number(Column::Sizes)?,
+                type_address: self.address_number()?,
+            },
+            Tag::TypeName => EventBody::TypeName {
+                type_address: self.address_number()?,
+                name: self.text()?,
+            },
+            Tag::TlsEnd => EventBody::TlsEnd {
+                session: self.address_number()?,
             },
             Tag::Clock => EventBody::Clock,
             Tag::Process => EventBody::Process(self.process()?),
@@ -276,21 +306,61 @@ impl Decoder {
         Ok(address)
     }
 
+    fn stream(&mut self) -> Result<StreamId, Malformed> {
+        Ok(match self.fact()? {
+            0 => StreamId::Socket(self.socket()?),
+            1 => StreamId::Tls(self.address_number()?),
+            _ => return Err(Malformed("a stream is of no known kind")),
+        })
+    }
+
+    fn address_number(&mut self) -> Result<u64, Malformed> {
+        let step = unzigzag(self.fact()?);
+        self.history.address = self.history.address.wrapping_add(step as u64);
+        Ok(self.history.address)
+    }
+
+    fn context_kind(&mut self) -> Result<ContextKind, Malformed> {
+        ContextKind::from_wire(small(self.fact()?)?)
+            .ok_or(Malformed("a context is of no known kind"))
+    }
+
+    fn handover(&mut self) -> Result<Handover, Malformed> {
+        Ok(Handover {
+            key: self.address_number()?,
+            kind: HandoverKind::from_wire(small(self.fact()?)?)
+                .ok_or(Malformed("a hand-over is of no known kind"))?,
+        })
+    }
+
     fn data(&mut self, direction: Direction) -> Result<Data, Malformed> {
-        let socket = self.socket()?;
+        let stream = self.stream()?;
         let fd = self.descriptor()?;
         let len = self.fact()?;
         let flags = self.flags(2)?;
         Ok(Data {
             direction,
-            socket,
+            stream,
             fd,
             len,
             more: flags & 1 != 0,
             unreadable: flags & 2 != 0,
-            payload: self.bytes()?.to_vec(),
-            tail: self.bytes()?.to_vec(),
         })
+    }
+
+    fn messages(&mut self) -> Result<Vec<Message>, Malformed> {
+        let count = self.fact()?;
+        // Grown as they come: each takes at least one byte, a count none.
+        let mut messages = Vec::new();
+        for _ in 0..count {
+            let (message, rest) = postcard::take_from_bytes(self.bytes()?)
+                .map_err(|_| Malformed("a message cannot be read"))?;
+            if !rest.is_empty() {
+                return Err(Malformed("a message is longer than it should be"));
+            }
+            messages.push(message);
+        }
+        Ok(messages)
     }
 
     fn process(&mut self) -> Result<ProcessFact, Malformed> {

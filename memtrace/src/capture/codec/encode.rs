@@ -6,8 +6,9 @@ use memtrace_common::event::Addresses;
 
 use super::super::column::{Column, ColumnsOut, zigzag};
 use super::{History, TAG_EARLIER, TAG_THREAD, Tag};
-use crate::event::{Data, Event, EventBody, Origin, ProcessFact, SocketFact};
-use crate::id::SocketId;
+use crate::event::{Data, Event, EventBody, Handover, Origin, ProcessFact, SocketFact};
+use crate::id::{SocketId, StreamId};
+use crate::message::Message;
 
 /// Turns events into the columns of one chunk after another.
 #[derive(Debug, Default)]
@@ -17,6 +18,7 @@ pub(in crate::capture) struct Encoder {
     threads: HashMap<(u32, u32), usize>,
     thread: Option<(u32, u32)>,
     events: u32,
+    scratch: Vec<u8>,
 }
 
 impl Encoder {
@@ -48,7 +50,10 @@ impl Encoder {
         let texts = |texts: &[String]| texts.iter().map(text).sum::<usize>() + 10;
         FIXED
             + match &event.body {
-                EventBody::Data(data) => data.payload.len() + data.tail.len(),
+                EventBody::Messages { messages, .. } => {
+                    messages.iter().map(message_size_max).sum::<usize>()
+                }
+                EventBody::TypeName { name, .. } => text(name),
                 EventBody::Process(fact) => {
                     text(&fact.exe)
                         + text(&fact.comm)
@@ -58,7 +63,14 @@ impl Encoder {
                 }
                 EventBody::Loss { cause, total: _ } => text(cause),
                 EventBody::TraceEnd { why } => text(why),
-                EventBody::Alloc { .. }
+                EventBody::Data(_)
+                | EventBody::Wake(_)
+                | EventBody::Sleep(_)
+                | EventBody::Woken(_)
+                | EventBody::Counter { .. }
+                | EventBody::ManagedAlloc { .. }
+                | EventBody::TlsEnd { .. }
+                | EventBody::Alloc { .. }
                 | EventBody::Free { .. }
                 | EventBody::Realloc { .. }
                 | EventBody::Accept(_)
@@ -180,9 +192,41 @@ impl Encoder {
             | EventBody::CgroupMove
             | EventBody::Clock
             | EventBody::TraceBegin => {}
-            EventBody::Context { context } | EventBody::ContextMade { context } => {
-                self.fact(*context);
+            EventBody::Messages { stream, messages } => self.messages(*stream, messages),
+            EventBody::Context { context, kind } => {
+                self.address(*context);
+                self.fact(*kind as u64);
             }
+            EventBody::ContextMade {
+                context,
+                parent,
+                kind,
+            } => {
+                self.address(*context);
+                self.fact(*parent);
+                self.fact(*kind as u64);
+            }
+            EventBody::Wake(handover)
+            | EventBody::Sleep(handover)
+            | EventBody::Woken(handover) => {
+                let Handover { key, kind } = handover;
+                self.address(*key);
+                self.fact(*kind as u64);
+            }
+            EventBody::Counter { kind, value, peak } => {
+                self.fact(*kind as u64);
+                self.fact(*value);
+                self.fact(*peak);
+            }
+            EventBody::ManagedAlloc { size, type_address } => {
+                self.out.number(Column::Sizes, *size);
+                self.address(*type_address);
+            }
+            EventBody::TypeName { type_address, name } => {
+                self.address(*type_address);
+                self.text(name);
+            }
+            EventBody::TlsEnd { session } => self.address(*session),
             EventBody::Process(fact) => self.process(fact),
             EventBody::OpenSocket { fact, accepted } => {
                 self.socket_fact(fact);
@@ -270,25 +314,54 @@ impl Encoder {
         }
     }
 
+    fn stream(&mut self, stream: StreamId) {
+        match stream {
+            StreamId::Socket(socket) => {
+                self.fact(0);
+                self.socket(socket);
+            }
+            StreamId::Tls(session) => {
+                self.fact(1);
+                self.address(session);
+            }
+        }
+    }
+
+    fn address(&mut self, address: u64) {
+        let step = address.wrapping_sub(self.history.address) as i64;
+        self.history.address = address;
+        self.fact(zigzag(step));
+    }
+
     fn data(&mut self, data: &Data) {
         let Data {
             // Told by the tag.
             direction: _,
-            socket,
+            stream,
             fd,
             len,
             more,
             unreadable,
-            payload,
-            tail,
         } = data;
-        self.socket(*socket);
+        self.stream(*stream);
         self.fact(zigzag(i64::from(*fd)));
         self.fact(*len);
         self.fact(u64::from(*more) | u64::from(*unreadable) << 1);
-        for part in [payload, tail] {
-            self.fact(part.len() as u64);
-            self.out.bytes(Column::Bytes, part);
+    }
+
+    fn messages(&mut self, stream: StreamId, messages: &[Message]) {
+        self.stream(stream);
+        self.fact(messages.len() as u64);
+        for message in messages {
+            self.scratch.clear();
+            // Writing to memory does not fail, and a message has no type that
+            // could not be written.
+            if postcard::to_io(message, &mut self.scratch).is_err() {
+                self.scratch.clear();
+            }
+            self.out
+                .number(Column::Facts, self.scratch.len() as u64);
+            self.out.bytes(Column::Bytes, &self.scratch);
         }
     }
 
@@ -319,4 +392,14 @@ impl Encoder {
         self.texts(trouble);
         self.fact(*probed_after_ns);
     }
+}
+
+/// The most bytes that a message takes: its texts, and its variant, up to seven
+/// other numbers and the texts' lengths of at most ten bytes each.
+fn message_size_max(message: &Message) -> usize {
+    let texts = match message {
+        Message::RequestHead { method, target, .. } => method.len() + target.len(),
+        _ => 0,
+    };
+    texts + 100
 }

@@ -2,6 +2,7 @@
 //! the end, another protocol, or nobody knows. A head comes in, the state of its
 //! direction and the messages it gives go out.
 
+use crate::message::Protocol;
 use super::chunk::Chunk;
 use super::connection::Connection;
 use super::exchange::{Method, Sending};
@@ -55,7 +56,11 @@ impl Connection {
             exchange: id,
             method: String::from_utf8_lossy(head.method()).into_owned(),
             target: head.target(),
-            minor_version: head.minor_version,
+            protocol: if head.minor_version == 0 {
+                Protocol::Http10
+            } else {
+                Protocol::Http11
+            },
             keep_alive: !framing.close && (head.minor_version > 0 || framing.keep_alive),
             expect_continue: framing.expect_continue,
             head_bytes: head.bytes,
