@@ -2,9 +2,11 @@
 //! meet.
 
 use arbitrary::{Result, Unstructured};
-use memtrace::event::{Data, Direction, Event, EventBody, Origin, ProcessFact, SocketFact};
-use memtrace::id::{ProcessId, SocketId};
-use memtrace_common::event::{Addresses, WaitKind};
+use memtrace::event::{
+    Captured, Data, Direction, Event, EventBody, Origin, ProcessFact, RawEvent, SocketFact,
+};
+use memtrace::id::{ProcessId, SocketId, StreamId};
+use memtrace_common::event::{Addresses, ContextKind, WaitKind};
 
 /// How far events may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub enum Bounds {
 }
 
 /// As many events as the input holds.
-pub fn events(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<Vec<Event>> {
+pub fn events(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<Vec<RawEvent>> {
     let mut events = Vec::new();
     let mut now_ns = 1_u64 << 40;
     while !input.is_empty() {
@@ -30,12 +32,14 @@ pub fn events(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<Vec<Event>
             _ => now_ns.wrapping_add(number(input, bounds)?),
         };
         let thread: u8 = input.arbitrary()?;
-        events.push(Event {
+        let (body, captured) = body(input, bounds)?;
+        let event = Event {
             ts_ns: now_ns,
             pid: u32::from(thread & 3),
             tid: u32::from(thread >> 2 & 7),
-            body: body(input, bounds)?,
-        });
+            body,
+        };
+        events.push(RawEvent { event, captured });
     }
     Ok(events)
 }
@@ -75,7 +79,7 @@ fn text(input: &mut Unstructured<'_>) -> Result<String> {
     Ok(String::from_utf8_lossy(input.bytes(length)?).into_owned())
 }
 
-fn data(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<Data> {
+fn data(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<(Data, Captured)> {
     let flags: u8 = input.arbitrary()?;
     let socket = socket(input)?;
     let length = usize::from(input.arbitrary::<u8>()?).min(input.len());
@@ -102,20 +106,22 @@ fn data(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<Data> {
             tail.clear();
         }
     }
-    Ok(Data {
+    let data = Data {
         direction: if flags & 1 == 0 {
             Direction::Recv
         } else {
             Direction::Send
         },
-        socket,
+        stream: match socket.0 {
+            3 => StreamId::Tls(0x40),
+            _ => StreamId::Socket(socket),
+        },
         fd: 5,
         len,
         more: flags & 2 != 0,
         unreadable,
-        payload,
-        tail,
-    })
+    };
+    Ok((data, Captured { payload, tail }))
 }
 
 fn process(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<ProcessFact> {
@@ -138,8 +144,9 @@ fn process(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<ProcessFact> 
     })
 }
 
-fn body(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<EventBody> {
-    Ok(match input.arbitrary::<u8>()? % 32 {
+fn body(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<(EventBody, Captured)> {
+    let mut captured = Captured::default();
+    let body = match input.arbitrary::<u8>()? % 32 {
         0..=4 => EventBody::Alloc {
             addr: address(input)?,
             size: number(input, bounds)?,
@@ -153,7 +160,11 @@ fn body(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<EventBody> {
             size: number(input, bounds)?,
             elapsed_ns: number(input, bounds)?,
         },
-        10..=17 => EventBody::Data(data(input, bounds)?),
+        10..=17 => {
+            let (data, bytes) = data(input, bounds)?;
+            captured = bytes;
+            EventBody::Data(data)
+        }
         18 => EventBody::Accept(socket_fact(input)?),
         19 => EventBody::Connect(socket_fact(input)?),
         20 => EventBody::OpenSocket {
@@ -207,11 +218,16 @@ fn body(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<EventBody> {
             2 => EventBody::TraceEnd { why: text(input)? },
             3 => EventBody::Context {
                 context: address(input)?,
+                kind: ContextKind::Python,
             },
             4 => EventBody::ContextMade {
                 context: address(input)?,
+                parent: 0,
+                kind: ContextKind::Python,
             },
+            6 => EventBody::TlsEnd { session: 0x40 },
             _ => EventBody::TraceBegin,
         },
-    })
+    };
+    Ok((body, captured))
 }

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use memtrace::decode;
-use memtrace::event::EventBody;
+use memtrace::event::{EventBody, RawEvent};
 use memtrace_fuzz::captures::{read, written};
 
 fuzz_target!(|input: &[u8]| {
@@ -16,11 +16,11 @@ fuzz_target!(|input: &[u8]| {
         let (record, behind) = behind.split_at(usize::from(*length).min(behind.len()));
         rest = behind;
         match decode::record(record) {
-            Ok(event) => {
+            Ok(RawEvent { event, captured }) => {
                 if let EventBody::Data(data) = &event.body {
-                    assert!(data.payload.len() as u64 <= data.len);
-                    assert!(data.tail.is_empty() || data.tail.len() == 8);
-                    assert!(!data.unreadable || data.payload.is_empty());
+                    assert!(captured.payload.len() as u64 <= data.len);
+                    assert!(captured.tail.is_empty() || captured.tail.len() == 8);
+                    assert!(!data.unreadable || captured.payload.is_empty());
                 }
                 events.push(event);
             }

@@ -155,7 +155,7 @@ pub use reader::{CaptureReader, Status};
 pub use writer::{CaptureWriter, Durable, Pushed, Summary};
 
 /// The format version that is written, and the newest that can be read.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The smallest size limit a capture can be given, bytes: room for the metadata,
 /// a few small chunks and the end.
@@ -300,12 +300,12 @@ pub enum CaptureError {
         /// The path.
         name: String,
     },
-    /// The file's format is newer than this program.
+    /// The file's format is another than this program's.
     #[error(
-        "the capture {name} has format version {version}, written by a newer memtrace; \
-         this one reads up to version {FORMAT_VERSION}: update memtrace"
+        "the capture {name} has format version {version}, this memtrace reads version \
+         {FORMAT_VERSION}: open it with the memtrace that wrote it, or one as old"
     )]
-    NewerVersion {
+    OtherVersion {
         /// The path.
         name: String,
         /// Its format version.

@@ -203,7 +203,12 @@ impl Collector {
 
     /// Events taken in so far, and bytes of the capture on disk.
     pub fn progress(&self) -> (u64, u64) {
-        let written = self.sink.rest.writer.as_ref().map_or(0, |w| w.bytes_written());
+        let written = self
+            .sink
+            .rest
+            .writer
+            .as_ref()
+            .map_or(0, |w| w.bytes_written());
         (self.sink.rest.pipeline.events(), written)
     }
 

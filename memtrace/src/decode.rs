@@ -16,9 +16,7 @@ use memtrace_common::event::{
 use memtrace_common::limits::TAIL;
 use thiserror::Error;
 
-use crate::event::{
-    Captured, Data, Direction, Event, EventBody, Handover, RawEvent, SocketFact,
-};
+use crate::event::{Captured, Data, Direction, Event, EventBody, Handover, RawEvent, SocketFact};
 use crate::id::{SocketId, StreamId};
 
 /// Why bytes from the ring are not an event.

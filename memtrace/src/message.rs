@@ -265,7 +265,9 @@ pub enum Abandoned {
 }
 
 /// Why a message cannot be followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Error)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Error,
+)]
 pub enum Defect {
     /// No method opens the request.
     #[error("the method is not a token of at most 32 bytes")]

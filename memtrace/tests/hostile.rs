@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 
 use memtrace::analyse::CaptureFacts;
 use memtrace::capture::{CaptureMeta, CaptureWriter, Pushed};
-use memtrace::event::{Event, EventBody};
+use memtrace::dialogue::Dialogue;
+use memtrace::event::{Event, EventBody, RawEvent};
 use memtrace::pipeline::{Pipeline, RETAIN_NS_DEFAULT};
-use memtrace::redact::Redactor;
 use memtrace::replay;
 use memtrace::report::Report;
 use proptest::prelude::*;
@@ -28,27 +28,14 @@ use checks::{adds_up, prints, to_json};
 
 const KERNEL: &str = "6.1.0-test";
 
-/// Events as everything behind the redactor sees them.
-fn redacted(mut events: Vec<Event>) -> Vec<Event> {
-    let mut redactor = Redactor::new();
-    for event in &mut events {
-        redactor.event(event);
+/// Events as everything behind the dialogue sees them.
+fn said(events: Vec<RawEvent>) -> Vec<Event> {
+    let mut dialogue = Dialogue::new();
+    let mut out = Vec::new();
+    for raw in events {
+        dialogue.step(raw, &mut |event| out.push(event));
     }
-    events
-}
-
-/// Without processes that take the place of one whose end was not seen: its
-/// connections are followed on, but what was on them is no longer known.
-fn without_successors(mut events: Vec<Event>) -> Vec<Event> {
-    for event in &mut events {
-        if let EventBody::Fork { followed, .. } = &mut event.body {
-            *followed = false;
-        }
-        if let EventBody::Process(fact) = &mut event.body {
-            fact.process.start_ns = 0;
-        }
-    }
-    events
+    out
 }
 
 /// The report of a live trace, without a capture.
@@ -105,10 +92,9 @@ proptest! {
     /// Each byte is in one place, at the end and at any moment before it.
     #[test]
     fn no_byte_is_lost_or_counted_twice(events in events::traces(), watched in 0..80_usize) {
-        let mut redactor = Redactor::new();
         let mut pipeline = Pipeline::new(RETAIN_NS_DEFAULT);
         let (mut bytes, mut blocks) = (0, 0);
-        for (index, mut event) in events.into_iter().enumerate() {
+        for (index, event) in said(events).into_iter().enumerate() {
             if let EventBody::Alloc { size, .. } = event.body {
                 bytes += size;
                 blocks += 1;
@@ -119,7 +105,6 @@ proptest! {
                 bytes += size;
                 blocks += 1;
             }
-            redactor.event(&mut event);
             pipeline.event(&event);
             if index == watched {
                 adds_up(&pipeline.report(&CaptureFacts::default()));
@@ -132,16 +117,6 @@ proptest! {
         prop_assert_eq!(report.totals.alloc_count, blocks);
     }
 
-    /// Taking private content out of a trace takes nothing out of its report.
-    #[test]
-    fn redaction_changes_no_report(events in events::traces()) {
-        let events = without_successors(events);
-        let plain = live_report(&events);
-        let events = redacted(events);
-        prop_assert_eq!(to_json(&live_report(&events)), to_json(&plain));
-        prop_assert_eq!(&redacted(events.clone()), &events, "it is done once and for all");
-    }
-
     /// Whatever the types allow gets through every stage and every output, and
     /// through a capture gives the same report.
     #[test]
@@ -149,7 +124,7 @@ proptest! {
         events in events::noise(),
         chunk in 1..60_usize,
     ) {
-        let events = redacted(events);
+        let events = said(events);
         let live = prints(&live_report(&events));
         let file = scratch_file("round-trip");
         std::fs::write(&file, capture(&events, chunk)).expect("a writable target directory");
@@ -165,7 +140,7 @@ proptest! {
     /// The same events give the same capture and the same report, byte for byte.
     #[test]
     fn the_same_events_give_the_same_bytes(events in events::noise()) {
-        let (first, second) = (redacted(events.clone()), redacted(events));
+        let (first, second) = (said(events.clone()), said(events));
         prop_assert_eq!(prints(&live_report(&first)), prints(&live_report(&second)));
         prop_assert_eq!(capture(&first, 50), capture(&second, 50));
     }
@@ -178,7 +153,7 @@ proptest! {
     /// and says that it is truncated.
     #[test]
     fn every_cut_of_a_capture_is_reported(events in prop::collection::vec(events::traces(), 3)) {
-        let events = redacted(events.concat());
+        let events = said(events.concat());
         let bytes = capture(&events, 40);
         let file = scratch_file("cut");
         std::fs::write(&file, &bytes).expect("a writable target directory");
@@ -218,7 +193,7 @@ proptest! {
     #[test]
     fn a_servers_requests_have_exactly_their_figures(steps in model::steps()) {
         let (events, expected) = model::run(&steps, RETAIN_NS_DEFAULT);
-        let report = live_report(&redacted(events));
+        let report = live_report(&said(events));
         adds_up(&report);
         let mut figures = model::figures(&report);
         for name in expected.peaks_may_be_lower {

@@ -67,6 +67,8 @@ struct Conn {
     exchanges: VecDeque<Exchange>,
     /// The first of them before the messages that the next [`Data`] brought.
     front_before: Option<Option<RequestId>>,
+    /// The request that ended last.
+    ended: Option<RequestId>,
     /// The request that upgraded the connection and keeps it.
     upgraded: Option<Upgraded>,
     /// For connections on which the process is the client: the request on whose
@@ -151,6 +153,7 @@ impl Connections {
                 role,
                 exchanges: VecDeque::new(),
                 front_before: None,
+                ended: None,
                 upgraded: None,
                 caller: None,
                 malformed: false,
@@ -254,10 +257,12 @@ impl Connections {
         self.end(Key::Tls(process, session), ts_ns, out);
     }
 
-    /// Whether this request is one that the connection still owes a response.
+    /// Whether this request is one that the connection still owes a response, or
+    /// owed one until its end was stated.
     pub fn owes(&self, socket: SocketId, request: RequestId) -> bool {
         self.conns.get(&Key::Socket(socket)).is_some_and(|conn| {
-            conn.exchanges.iter().any(|owed| owed.request == request)
+            conn.ended == Some(request)
+                || conn.exchanges.iter().any(|owed| owed.request == request)
                 || conn
                     .upgraded
                     .is_some_and(|upgraded| upgraded.request == request)
@@ -463,6 +468,7 @@ impl Conn {
             _ => return,
         };
         if let Some(request) = self.take_request(exchange) {
+            self.ended = Some(request);
             out.push(Attributed::RequestEnd {
                 request,
                 outcome,

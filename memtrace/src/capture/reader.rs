@@ -149,8 +149,8 @@ impl<R: Read> CaptureReader<R> {
         let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| fixed[at + i]));
         let version = word(8);
         // The version decides what stands behind it, checksum included.
-        if length >= 12 && version > FORMAT_VERSION {
-            return Err(CaptureError::NewerVersion {
+        if length >= 12 && version != 0 && version != FORMAT_VERSION {
+            return Err(CaptureError::OtherVersion {
                 name: self.name.clone(),
                 version,
             });

@@ -147,7 +147,7 @@ fn the_format_is_what_it_was() {
     ];
     let bytes = write(&events, usize::MAX);
     let header = HEADER_LEN + serde_json::to_vec(&meta()).unwrap().len();
-    assert_eq!(&bytes[..12], b"\x89mtrace\n\x01\0\0\0");
+    assert_eq!(&bytes[..12], b"\x89mtrace\n\x02\0\0\0");
     #[rustfmt::skip]
     let content: [u8; 55] = [
         // Directory: tags, threads, time low, time high, sizes, blocks,

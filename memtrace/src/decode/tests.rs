@@ -25,6 +25,7 @@ impl Bytes {
 
     fn body(&self) -> EventBody {
         let event = record(&self.0).unwrap();
+        let event = event.event;
         assert_eq!((event.ts_ns, event.pid, event.tid), (77, 10, 11));
         // Any byte less and it is an error, not a guess.
         for cut in 0..self.0.len().min(24) {
@@ -44,9 +45,10 @@ fn data_bytes(kind: Kind, flags: u16, room: usize, len: u64, payload: u32, tail:
         .put(offset_of!(DataHead, tail_len), &tail.to_ne_bytes())
 }
 
-fn data_of(bytes: &Bytes) -> Data {
+fn data_of(bytes: &Bytes) -> (Data, Captured) {
+    let captured = record(&bytes.0).expect("a record").captured;
     match bytes.body() {
-        EventBody::Data(data) => data,
+        EventBody::Data(data) => (data, captured),
         other => panic!("{other:?}"),
     }
 }
@@ -171,13 +173,19 @@ fn task_and_wait_records() {
             descriptors: 3
         }
     );
-    assert_eq!(record(&wait(9).0), Err(DecodeError::UnknownWait(9)));
+    assert_eq!(
+        record(&wait(9).0),
+        Err(DecodeError::UnknownDetail {
+            kind: 10,
+            detail: 9
+        })
+    );
 }
 
 #[test]
 fn data_records_of_every_room() {
     for room in [64, 512, 4096] {
-        let data = data_of(&data_bytes(
+        let (data, captured) = data_of(&data_bytes(
             Kind::Recv,
             FLAG_MORE,
             room,
@@ -186,21 +194,24 @@ fn data_records_of_every_room() {
             0,
         ));
         assert_eq!(data.direction, Direction::Recv);
-        assert_eq!((data.socket, data.fd), (SocketId(5), 9));
+        assert_eq!((data.stream, data.fd), (StreamId::Socket(SocketId(5)), 9));
         assert!(data.more && !data.unreadable);
-        assert_eq!(data.payload, vec![0xa5; room]);
-        assert_eq!(data.tail, b"");
+        assert_eq!(captured.payload, vec![0xa5; room]);
+        assert_eq!(captured.tail, b"");
         // Only the payload's own bytes are valid.
-        let data = data_of(&data_bytes(Kind::Send, 0, room, 7, 7, 0));
+        let (data, captured) = data_of(&data_bytes(Kind::Send, 0, room, 7, 7, 0));
         assert_eq!(data.direction, Direction::Send);
-        assert_eq!(data.payload, vec![0xa5; 7]);
+        assert_eq!(captured.payload, vec![0xa5; 7]);
     }
 }
 
 #[test]
 fn tails_count_only_where_the_payload_was_cut() {
-    let tail =
-        |len, payload, tail| data_of(&data_bytes(Kind::Recv, 0, 64, len, payload, tail)).tail;
+    let tail = |len, payload, tail| {
+        data_of(&data_bytes(Kind::Recv, 0, 64, len, payload, tail))
+            .1
+            .tail
+    };
     assert_eq!(tail(1000, 64, 8), b"01234567");
     assert_eq!(tail(1000, 0, 8), b"01234567");
     assert_eq!(tail(1000, 64, 0), b"");
@@ -212,9 +223,15 @@ fn tails_count_only_where_the_payload_was_cut() {
 
 #[test]
 fn an_unreadable_part_has_no_bytes() {
-    let data = data_of(&data_bytes(Kind::Send, FLAG_UNREADABLE, 64, 1000, 64, 8));
+    let (data, captured) = data_of(&data_bytes(Kind::Send, FLAG_UNREADABLE, 64, 1000, 64, 8));
     assert!(data.unreadable && !data.more);
-    assert_eq!((data.len, data.payload, data.tail), (1000, vec![], vec![]));
+    assert_eq!((data.len, captured), (1000, Captured::default()));
+}
+
+#[test]
+fn plaintext_has_a_stream_of_its_own() {
+    let (data, _) = data_of(&data_bytes(Kind::Recv, FLAG_TLS, 64, 7, 7, 0));
+    assert_eq!(data.stream, StreamId::Tls(5));
 }
 
 #[test]
@@ -245,14 +262,16 @@ proptest! {
     #[test]
     fn any_bytes_are_survived(
         mut bytes in prop::collection::vec(any::<u8>(), 0..200),
-        kind in 0..20u16,
+        kind in 0..26u16,
     ) {
         if let Some(field) = bytes.get_mut(16..18) {
             field.copy_from_slice(&kind.to_ne_bytes());
         }
-        if let Ok(Event { body: EventBody::Data(data), .. }) = record(&bytes) {
-            prop_assert!(data.payload.len() as u64 <= data.len);
-            prop_assert!(data.payload.len() <= bytes.len() - 64);
+        if let Ok(RawEvent { event, captured }) = record(&bytes)
+            && let EventBody::Data(data) = event.body
+        {
+            prop_assert!(captured.payload.len() as u64 <= data.len);
+            prop_assert!(captured.payload.len() <= bytes.len() - 64);
         }
     }
 }

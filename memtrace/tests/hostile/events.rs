@@ -5,9 +5,12 @@
 //! sums to be exact and payloads as the kernel half states them; [`noise`] keeps
 //! to nothing but the types.
 
-use memtrace::event::{Data, Direction, Event, EventBody, Origin, ProcessFact, SocketFact};
-use memtrace::id::{ProcessId, SocketId};
-use memtrace_common::event::{Addresses, WaitKind};
+use memtrace::event::{
+    Captured, Data, Direction, Event, EventBody, Handover, Origin, ProcessFact, RawEvent,
+    SocketFact,
+};
+use memtrace::id::{ProcessId, SocketId, StreamId};
+use memtrace_common::event::{Addresses, ContextKind, CounterKind, HandoverKind, WaitKind};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -110,7 +113,7 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
 
 /// Bytes that moved, of which the kernel saw the first `seen`, and the last
 /// eight if that is not all.
-fn data() -> impl Strategy<Value = Data> {
+fn data() -> impl Strategy<Value = (Data, Captured)> {
     let seen = prop_oneof![6 => Just(usize::MAX), 2 => 0..50_usize];
     let beyond = prop_oneof![6 => Just(0), 1 => 0..100_u64, 1 => Just(1 << 32)];
     let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.1));
@@ -124,29 +127,34 @@ fn data() -> impl Strategy<Value = Data> {
                 tail.resize(8, b'.');
             }
             payload.truncate(seen);
-            Data {
+            let data = Data {
                 direction: if received {
                     Direction::Recv
                 } else {
                     Direction::Send
                 },
-                socket,
+                stream: match socket.0 {
+                    // One of few sockets is a TLS session instead.
+                    4 => StreamId::Tls(0x40),
+                    _ => StreamId::Socket(socket),
+                },
                 fd: 5,
                 len,
                 more,
                 unreadable,
-                payload,
-                tail,
-            }
+            };
+            (data, Captured { payload, tail })
         },
     )
 }
 
 /// Bytes with lengths that contradict each other.
-fn contradictory_data() -> impl Strategy<Value = Data> {
+fn contradictory_data() -> impl Strategy<Value = (Data, Captured)> {
     let tail = vec(select(b"\r\n0a".as_slice()), 0..12);
     let len = small_or_any(Bounds { huge: true }, 0..60);
-    (data(), tail, len).prop_map(|(data, tail, len)| Data { len, tail, ..data })
+    (data(), tail, len).prop_map(|((data, captured), tail, len)| {
+        (Data { len, ..data }, Captured { tail, ..captured })
+    })
 }
 
 fn text() -> impl Strategy<Value = String> {
@@ -212,13 +220,40 @@ fn task(bounds: Bounds) -> impl Strategy<Value = EventBody> {
         4 => any::<bool>().prop_map(|process| EventBody::Exit { process }),
         1 => Just(EventBody::Mapped),
         1 => Just(EventBody::CgroupMove),
-        2 => (1..5_u64).prop_map(|context| EventBody::Context { context: context * 16 }),
-        2 => (1..5_u64).prop_map(|context| EventBody::ContextMade { context: context * 16 }),
+        5 => of_runtimes(),
         2 => process(bounds).prop_map(EventBody::Process),
     ]
 }
 
-fn about_sockets(data: impl Strategy<Value = Data> + 'static) -> impl Strategy<Value = EventBody> {
+fn of_runtimes() -> impl Strategy<Value = EventBody> {
+    let kind = select(vec![
+        ContextKind::Python,
+        ContextKind::Greenlet,
+        ContextKind::Goroutine,
+    ]);
+    let context = || (1..5_u64).prop_map(|context| context * 16);
+    let handover = || {
+        let through = select(vec![HandoverKind::Futex, HandoverKind::Pipe]);
+        (1..4_u64, through).prop_map(|(key, kind)| Handover { key, kind })
+    };
+    let counter = select(vec![CounterKind::ThreadAllocated, CounterKind::RequestHeap]);
+    prop_oneof![
+        2 => (context(), kind.clone())
+            .prop_map(|(context, kind)| EventBody::Context { context, kind }),
+        2 => (context(), 0..5_u64, kind).prop_map(|(context, parent, kind)| {
+            EventBody::ContextMade { context, parent: parent * 16, kind }
+        }),
+        1 => handover().prop_map(EventBody::Wake),
+        1 => handover().prop_map(EventBody::Sleep),
+        1 => handover().prop_map(EventBody::Woken),
+        1 => (counter, 0..9_000_u64, 0..9_000_u64)
+            .prop_map(|(kind, value, peak)| EventBody::Counter { kind, value, peak }),
+        1 => Just(EventBody::TypeName { type_address: 16, name: "[]uint8".to_owned() }),
+        1 => Just(EventBody::TlsEnd { session: 0x40 }),
+    ]
+}
+
+fn about_sockets() -> impl Strategy<Value = EventBody> {
     let wait = select(vec![
         WaitKind::Epoll,
         WaitKind::Poll,
@@ -226,7 +261,6 @@ fn about_sockets(data: impl Strategy<Value = Data> + 'static) -> impl Strategy<V
         WaitKind::Accept,
     ]);
     prop_oneof![
-        16 => data.prop_map(EventBody::Data),
         2 => socket_fact().prop_map(EventBody::Accept),
         1 => socket_fact().prop_map(EventBody::Connect),
         1 => (socket_fact(), any::<bool>())
@@ -252,13 +286,15 @@ fn about_the_trace(bounds: Bounds) -> impl Strategy<Value = EventBody> {
 
 fn sequence(
     bounds: Bounds,
-    data: impl Strategy<Value = Data> + 'static,
-) -> impl Strategy<Value = Vec<Event>> {
+    data: impl Strategy<Value = (Data, Captured)> + 'static,
+) -> impl Strategy<Value = Vec<RawEvent>> {
+    let without = |body| (body, Captured::default());
     let body = prop_oneof![
-        12 => memory(bounds),
-        10 => about_sockets(data),
-        3 => task(bounds),
-        1 => about_the_trace(bounds),
+        12 => memory(bounds).prop_map(without),
+        6 => data.prop_map(|(data, captured)| (EventBody::Data(data), captured)),
+        4 => about_sockets().prop_map(without),
+        3 => task(bounds).prop_map(without),
+        1 => about_the_trace(bounds).prop_map(without),
     ];
     // Now and then more than the retention time passes.
     let pause = prop_oneof![8 => 0..5_000_u64, 1 => small_or_any(bounds, 0..1_500_000_000)];
@@ -266,30 +302,31 @@ fn sequence(
     vec(step, 0..80).prop_map(|steps| {
         let mut now_ns = 1_u64 << 40;
         let mut events = Vec::with_capacity(steps.len());
-        for (pause, back, pid, tid, body) in steps {
+        for (pause, back, pid, tid, (body, captured)) in steps {
             now_ns = if back {
                 now_ns.wrapping_sub(pause)
             } else {
                 now_ns.wrapping_add(pause)
             };
             let ts_ns = now_ns;
-            events.push(Event {
+            let event = Event {
                 ts_ns,
                 pid,
                 tid,
                 body,
-            });
+            };
+            events.push(RawEvent { event, captured });
         }
         events
     })
 }
 
 /// Sequences of facts each of which could be true.
-pub fn traces() -> impl Strategy<Value = Vec<Event>> {
+pub fn traces() -> impl Strategy<Value = Vec<RawEvent>> {
     sequence(Bounds { huge: false }, data())
 }
 
 /// Sequences of anything that the types allow.
-pub fn noise() -> impl Strategy<Value = Vec<Event>> {
+pub fn noise() -> impl Strategy<Value = Vec<RawEvent>> {
     sequence(Bounds { huge: true }, contradictory_data())
 }

@@ -8,8 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use memtrace::event::{Data, Direction, Event, EventBody, Origin, ProcessFact, SocketFact};
-use memtrace::id::{ProcessId, SocketId};
+use memtrace::event::{
+    Captured, Data, Direction, Event, EventBody, Origin, ProcessFact, RawEvent, SocketFact,
+};
+use memtrace::id::{ProcessId, SocketId, StreamId};
 use memtrace::report::Report;
 use memtrace_common::event::{Addresses, WaitKind};
 use proptest::collection::vec;
@@ -216,7 +218,7 @@ enum Connection {
 struct Server {
     retain_ns: u64,
     now_ns: u64,
-    events: Vec<Event>,
+    events: Vec<RawEvent>,
     connections: [Connection; CONNECTIONS],
     /// Sockets used so far by each connection.
     generations: [u64; CONNECTIONS],
@@ -228,7 +230,7 @@ struct Server {
 }
 
 /// The events of a server that takes these steps, and the report's figures.
-pub fn run(steps: &[Step], retain_ns: u64) -> (Vec<Event>, Expected) {
+pub fn run(steps: &[Step], retain_ns: u64) -> (Vec<RawEvent>, Expected) {
     let mut server = Server {
         retain_ns,
         now_ns: 5_000_000_000,
@@ -266,6 +268,10 @@ pub fn run(steps: &[Step], retain_ns: u64) -> (Vec<Event>, Expected) {
 impl Server {
     /// An event, a little later than the last one.
     fn emit(&mut self, body: EventBody) {
+        self.emit_with(body, Captured::default());
+    }
+
+    fn emit_with(&mut self, body: EventBody, captured: Captured) {
         self.now_ns += 700;
         for index in 0..self.requests.len() {
             let due = |end_ns| end_ns + self.retain_ns <= self.now_ns;
@@ -273,12 +279,13 @@ impl Server {
                 self.settle_request(index);
             }
         }
-        self.events.push(Event {
+        let event = Event {
             ts_ns: self.now_ns,
             pid: PID,
             tid: PID,
             body,
-        });
+        };
+        self.events.push(RawEvent { event, captured });
     }
 
     fn settle_request(&mut self, index: usize) {
@@ -388,16 +395,19 @@ impl Server {
 
     fn bytes(&mut self, at: usize, direction: Direction, bytes: &[u8]) {
         let socket = self.socket(at);
-        self.emit(EventBody::Data(Data {
+        let data = Data {
             direction,
-            socket,
+            stream: StreamId::Socket(socket),
             fd: 5,
             len: bytes.len() as u64,
             more: false,
             unreadable: false,
+        };
+        let captured = Captured {
             payload: bytes.to_vec(),
             tail: Vec::new(),
-        }));
+        };
+        self.emit_with(EventBody::Data(data), captured);
     }
 
     fn request(&mut self, at: usize, asks: Asks, piece: usize) {

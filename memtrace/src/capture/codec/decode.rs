@@ -5,9 +5,7 @@ use memtrace_common::event::{Addresses, ContextKind, CounterKind, HandoverKind, 
 
 use super::super::column::{Column, ColumnsIn, Malformed, unzigzag};
 use super::{History, TAG_EARLIER, TAG_MASK, TAG_THREAD, Tag};
-use crate::event::{
-    Data, Direction, Event, EventBody, Handover, Origin, ProcessFact, SocketFact,
-};
+use crate::event::{Data, Direction, Event, EventBody, Handover, Origin, ProcessFact, SocketFact};
 use crate::id::{ProcessId, SocketId, StreamId};
 use crate::message::Message;
 

@@ -206,9 +206,7 @@ impl Encoder {
                 self.fact(*parent);
                 self.fact(*kind as u64);
             }
-            EventBody::Wake(handover)
-            | EventBody::Sleep(handover)
-            | EventBody::Woken(handover) => {
+            EventBody::Wake(handover) | EventBody::Sleep(handover) | EventBody::Woken(handover) => {
                 let Handover { key, kind } = handover;
                 self.address(*key);
                 self.fact(*kind as u64);
@@ -359,8 +357,7 @@ impl Encoder {
             if postcard::to_io(message, &mut self.scratch).is_err() {
                 self.scratch.clear();
             }
-            self.out
-                .number(Column::Facts, self.scratch.len() as u64);
+            self.out.number(Column::Facts, self.scratch.len() as u64);
             self.out.bytes(Column::Bytes, &self.scratch);
         }
     }

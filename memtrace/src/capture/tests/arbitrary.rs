@@ -1,11 +1,14 @@
 //! Events for tests: one of each kind, any at all, and plausible ones.
 
-use memtrace_common::event::{Addresses, WaitKind};
+use memtrace_common::event::{Addresses, ContextKind, CounterKind, HandoverKind, WaitKind};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::event::{Data, Direction, Event, EventBody, Origin, ProcessFact, SocketFact};
-use crate::id::{ProcessId, SocketId};
+use crate::event::{Data, Direction, Event, EventBody, Handover, Origin, ProcessFact, SocketFact};
+use crate::id::{ProcessId, SocketId, StreamId};
+use crate::message::{
+    Abandoned, Defect, ExchangeId, Foreign, Message, Protocol, Role, Series, Side,
+};
 
 pub(super) fn alloc(ts_ns: u64, pid: u32, tid: u32, addr: u64, size: u64) -> Event {
     Event {
@@ -41,13 +44,15 @@ pub(super) fn every_kind() -> Vec<Event> {
     };
     let data = Data {
         direction: Direction::Recv,
-        socket: fact.socket,
+        stream: StreamId::Socket(fact.socket),
         fd: -1,
         len: 5000,
         more: true,
         unreadable: false,
-        payload: b"GET /users/1 HTTP/1.1\r\n".to_vec(),
-        tail: b"\r\n0\r\n\r\n.".to_vec(),
+    };
+    let handover = Handover {
+        key: 0x7f00_1234_0000,
+        kind: HandoverKind::Pipe,
     };
     let socket = fact.socket;
     let bodies = vec![
@@ -69,15 +74,37 @@ pub(super) fn every_kind() -> Vec<Event> {
         },
         EventBody::Accept(fact),
         EventBody::Connect(fact),
-        EventBody::Data(data.clone()),
+        EventBody::Messages {
+            stream: data.stream,
+            messages: every_message(),
+        },
+        EventBody::Data(data),
         EventBody::Data(Data {
             direction: Direction::Send,
+            stream: StreamId::Tls(0x5566_0000_1230),
             more: false,
             unreadable: true,
-            payload: Vec::new(),
-            tail: Vec::new(),
             ..data
         }),
+        EventBody::TlsEnd {
+            session: 0x5566_0000_1230,
+        },
+        EventBody::Wake(handover),
+        EventBody::Sleep(handover),
+        EventBody::Woken(handover),
+        EventBody::Counter {
+            kind: CounterKind::RequestHeap,
+            value: 4096,
+            peak: 2 << 20,
+        },
+        EventBody::ManagedAlloc {
+            size: 48,
+            type_address: 0x4c_5e00,
+        },
+        EventBody::TypeName {
+            type_address: 0x4c_5e00,
+            name: "[]uint8".into(),
+        },
         EventBody::Alloc {
             addr: 0x5000,
             size: 64,
@@ -122,9 +149,12 @@ pub(super) fn every_kind() -> Vec<Event> {
         EventBody::CgroupMove,
         EventBody::Context {
             context: 0x7f00_1234_5670,
+            kind: ContextKind::Python,
         },
         EventBody::ContextMade {
-            context: 0x7f00_1234_5680,
+            context: 77,
+            parent: 76,
+            kind: ContextKind::Goroutine,
         },
         EventBody::Clock,
         EventBody::Loss {
@@ -147,10 +177,6 @@ pub(super) fn every_kind() -> Vec<Event> {
 
 fn text() -> impl Strategy<Value = String> {
     "\\PC{0,20}"
-}
-
-fn bytes() -> impl Strategy<Value = Vec<u8>> {
-    vec(any::<u8>(), 0..80)
 }
 
 fn socket() -> impl Strategy<Value = SocketId> {
@@ -179,32 +205,170 @@ fn socket_fact() -> impl Strategy<Value = SocketFact> {
     )
 }
 
+fn stream() -> impl Strategy<Value = StreamId> {
+    prop_oneof![
+        socket().prop_map(StreamId::Socket),
+        any::<u64>().prop_map(StreamId::Tls),
+    ]
+}
+
 fn data() -> impl Strategy<Value = Data> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    (
-        socket(),
-        any::<i32>(),
-        any::<u64>(),
-        flags,
-        bytes(),
-        bytes(),
-    )
-        .prop_map(
-            |(socket, fd, len, (recv, more, unreadable), payload, tail)| Data {
-                direction: if recv {
-                    Direction::Recv
-                } else {
-                    Direction::Send
-                },
-                socket,
-                fd,
-                len,
-                more,
-                unreadable,
-                payload,
-                tail,
+    (stream(), any::<i32>(), any::<u64>(), flags).prop_map(
+        |(stream, fd, len, (recv, more, unreadable))| Data {
+            direction: if recv {
+                Direction::Recv
+            } else {
+                Direction::Send
             },
-        )
+            stream,
+            fd,
+            len,
+            more,
+            unreadable,
+        },
+    )
+}
+
+/// At least one message of each kind.
+fn every_message() -> Vec<Message> {
+    let exchange = ExchangeId(3);
+    vec![
+        Message::Role(Role::Server),
+        Message::RequestBegin { exchange },
+        Message::RequestHead {
+            exchange,
+            method: "GET".into(),
+            target: "/users/1?page=".into(),
+            protocol: Protocol::Http11,
+            keep_alive: true,
+            expect_continue: false,
+            head_bytes: 77,
+            complete: true,
+        },
+        Message::RequestEnd {
+            exchange,
+            request_bytes: 77,
+        },
+        Message::Carries { exchange },
+        Message::Interim {
+            exchange,
+            status: 100,
+        },
+        Message::ResponseBegin { exchange },
+        Message::ResponseHead {
+            exchange,
+            status: 200,
+            head_bytes: 90,
+        },
+        Message::SeriesBegin {
+            exchange,
+            series: Series::ServerSentEvents,
+        },
+        Message::SeriesMessage {
+            exchange,
+            from: Side::Server,
+            bytes: 40,
+        },
+        Message::GrpcStatus {
+            exchange,
+            status: 5,
+        },
+        Message::ResponseEnd {
+            exchange,
+            response_bytes: u64::MAX,
+            request_bytes: 77,
+        },
+        Message::Upgraded {
+            exchange,
+            response_bytes: 1,
+            request_bytes: 2,
+        },
+        Message::MalformedRequest {
+            exchange,
+            defect: Defect::ChunkSize,
+        },
+        Message::MalformedResponse {
+            exchange,
+            defect: Defect::StatusLine,
+        },
+        Message::UnmatchedResponse { status: Some(500) },
+        Message::RequestAbandoned {
+            exchange,
+            how: Abandoned::ResetByClient,
+            request_bytes: 5,
+            response_bytes: 6,
+            status: None,
+        },
+        Message::Foreign(Foreign::Tls),
+    ]
+}
+
+fn messages() -> impl Strategy<Value = Vec<Message>> {
+    let message = (
+        proptest::sample::select(every_message()),
+        any::<u32>(),
+        text(),
+    )
+        .prop_map(|(mut message, number, text)| {
+            if let Message::RequestHead {
+                exchange, target, ..
+            } = &mut message
+            {
+                *exchange = ExchangeId(number);
+                *target = text;
+            }
+            message
+        });
+    vec(message, 0..6)
+}
+
+fn context_kind() -> impl Strategy<Value = ContextKind> {
+    prop_oneof![
+        Just(ContextKind::Python),
+        Just(ContextKind::Greenlet),
+        Just(ContextKind::Goroutine)
+    ]
+}
+
+fn handover() -> impl Strategy<Value = Handover> {
+    let kind = prop_oneof![
+        Just(HandoverKind::Futex),
+        Just(HandoverKind::Pipe),
+        Just(HandoverKind::EventFd)
+    ];
+    (any::<u64>(), kind).prop_map(|(key, kind)| Handover { key, kind })
+}
+
+fn of_runtimes() -> impl Strategy<Value = EventBody> {
+    let counter = prop_oneof![
+        Just(CounterKind::ThreadAllocated),
+        Just(CounterKind::RequestHeap)
+    ];
+    prop_oneof![
+        (any::<u64>(), context_kind())
+            .prop_map(|(context, kind)| EventBody::Context { context, kind }),
+        (any::<u64>(), any::<u64>(), context_kind()).prop_map(|(context, parent, kind)| {
+            EventBody::ContextMade {
+                context,
+                parent,
+                kind,
+            }
+        }),
+        handover().prop_map(EventBody::Wake),
+        handover().prop_map(EventBody::Sleep),
+        handover().prop_map(EventBody::Woken),
+        (counter, any::<u64>(), any::<u64>()).prop_map(|(kind, value, peak)| EventBody::Counter {
+            kind,
+            value,
+            peak
+        }),
+        any::<(u64, u64)>()
+            .prop_map(|(size, type_address)| EventBody::ManagedAlloc { size, type_address }),
+        (any::<u64>(), text())
+            .prop_map(|(type_address, name)| EventBody::TypeName { type_address, name }),
+        any::<u64>().prop_map(|session| EventBody::TlsEnd { session }),
+    ]
 }
 
 fn process() -> impl Strategy<Value = ProcessFact> {
@@ -291,8 +455,9 @@ fn any_body() -> impl Strategy<Value = EventBody> {
         Just(EventBody::Mapped),
         Just(EventBody::CgroupMove),
         Just(EventBody::Clock),
-        any::<u64>().prop_map(|context| EventBody::Context { context }),
-        any::<u64>().prop_map(|context| EventBody::ContextMade { context }),
+        of_runtimes(),
+        (stream(), messages())
+            .prop_map(|(stream, messages)| EventBody::Messages { stream, messages }),
         process().prop_map(EventBody::Process),
         (socket_fact(), any::<bool>())
             .prop_map(|(fact, accepted)| EventBody::OpenSocket { fact, accepted }),

@@ -2,7 +2,6 @@
 //! the end, another protocol, or nobody knows. A head comes in, the state of its
 //! direction and the messages it gives go out.
 
-use crate::message::Protocol;
 use super::chunk::Chunk;
 use super::connection::Connection;
 use super::exchange::{Method, Sending};
@@ -10,6 +9,7 @@ use super::half::State;
 use super::head::Head;
 use super::probe::known_method;
 use super::{Defect, Message, Side, Verdict};
+use crate::message::Protocol;
 
 /// How the end of a head is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

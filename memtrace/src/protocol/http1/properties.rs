@@ -379,7 +379,13 @@ fn found(messages: &[Message]) -> BTreeMap<ExchangeId, Found> {
             | Message::MalformedRequest { .. }
             | Message::MalformedResponse { .. }
             | Message::UnmatchedResponse { .. }
-            | Message::RequestAbandoned { .. } => panic!("a valid connection gave {message:?}"),
+            | Message::RequestAbandoned { .. }
+            | Message::Role(_)
+            | Message::Foreign(_)
+            | Message::Carries { .. }
+            | Message::GrpcStatus { .. }
+            | Message::SeriesBegin { .. }
+            | Message::SeriesMessage { .. } => panic!("a valid connection gave {message:?}"),
         }
     }
     all
@@ -418,6 +424,12 @@ proptest! {
                     prop_assert!(open.contains_key(&exchange));
                 }
                 Message::UnmatchedResponse { .. } => {}
+                Message::Role(_)
+                | Message::Foreign(_)
+                | Message::Carries { .. }
+                | Message::GrpcStatus { .. }
+                | Message::SeriesBegin { .. }
+                | Message::SeriesMessage { .. } => prop_assert!(false, "{:?}", message),
             }
         }
         prop_assert!(open.is_empty());

@@ -59,7 +59,7 @@ fn short(message: &Message) -> String {
             exchange,
             method,
             target,
-            minor_version,
+            protocol,
             keep_alive,
             expect_continue,
             head_bytes,
@@ -67,8 +67,9 @@ fn short(message: &Message) -> String {
         } => {
             let flag = |set: bool, text: &'static str| if set { text } else { "" };
             format!(
-                "head {} {method} {target} 1.{minor_version} {head_bytes}{}{}{}",
+                "head {} {method} {target} {} {head_bytes}{}{}{}",
                 exchange.0,
+                protocol.name().trim_start_matches("HTTP/"),
                 flag(!keep_alive, " close"),
                 flag(*expect_continue, " expect"),
                 flag(!complete, " cut"),
@@ -110,6 +111,12 @@ fn short(message: &Message) -> String {
             "abandoned {} {how:?} {request_bytes} {response_bytes} {status:?}",
             exchange.0
         ),
+        Role(_)
+        | Foreign(_)
+        | Carries { .. }
+        | GrpcStatus { .. }
+        | SeriesBegin { .. }
+        | SeriesMessage { .. } => panic!("HTTP/1 alone says no {message:?}"),
     }
 }
 
