@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    attribute::Outcome,
+    attribute::{EndedBy, How, Outcome},
     event::{Origin, PROCESSES_UNPROBED},
     report::{
-        self, Capture, Connections, Distribution, Endpoint, Finding, Http, Lost, Mode, Outcomes,
-        Overhead, Process, ReasonTotals, Report, Totals, Unattributed,
+        self, Ambiguous, Attribution, Capture, Connections, Distribution, Endpoint, Finding, Http,
+        Lost, Mode, Outcomes, Overhead, Process, ReasonTotals, Report, Totals, Unattributed,
     },
     store::{self, EndpointKey, EndpointTotals, ProcessTotals, Store},
 };
@@ -179,7 +179,6 @@ fn process(totals: &ProcessTotals) -> Process {
 }
 
 fn endpoint(key: &EndpointKey, totals: &EndpointTotals, alloc_bytes_all: u64) -> Endpoint {
-    let outcome = |outcome| totals.outcomes.get(&outcome).copied().unwrap_or(0);
     // Requests that have not ended are part of the total, not of the quantiles.
     let mut alloc_bytes = distribution(&totals.alloc_bytes);
     alloc_bytes.total = totals.allocated.bytes;
@@ -192,11 +191,7 @@ fn endpoint(key: &EndpointKey, totals: &EndpointTotals, alloc_bytes_all: u64) ->
         requests: totals.requests,
         observed: totals.alloc_bytes.count(),
         in_flight: totals.in_flight,
-        outcomes: Outcomes {
-            complete: outcome(Outcome::Complete),
-            aborted: outcome(Outcome::Aborted),
-            no_response: outcome(Outcome::NoResponse),
-        },
+        outcomes: outcomes(&totals.outcomes),
         status: totals
             .status
             .iter()
@@ -212,8 +207,46 @@ fn endpoint(key: &EndpointKey, totals: &EndpointTotals, alloc_bytes_all: u64) ->
         response_bytes: distribution(&totals.response_bytes),
         free_bytes: totals.freed.bytes,
         free_count: totals.freed.count,
+        attribution: How::ALL
+            .iter()
+            .map(|how| (how, totals.by_rule[how.index()]))
+            .filter(|(_, sum)| sum.count != 0)
+            .map(|(how, sum)| {
+                let attribution = Attribution {
+                    alloc_bytes: sum.bytes,
+                    alloc_count: sum.count,
+                };
+                (how.name().to_owned(), attribution)
+            })
+            .collect(),
         stacks: Vec::new(),
     }
+}
+
+fn outcomes(counts: &BTreeMap<Outcome, u64>) -> Outcomes {
+    let mut all = Outcomes::default();
+    for (outcome, count) in counts {
+        let ended_by = match outcome {
+            Outcome::Complete => {
+                all.complete += count;
+                continue;
+            }
+            Outcome::Aborted(ended_by) => {
+                all.aborted += count;
+                ended_by
+            }
+            Outcome::NoResponse(ended_by) => {
+                all.no_response += count;
+                ended_by
+            }
+        };
+        match ended_by {
+            EndedBy::Client => all.ended_by_client += count,
+            EndedBy::Server => all.ended_by_server += count,
+            EndedBy::ProcessEnd => all.ended_by_process_end += count,
+        }
+    }
+    all
 }
 
 fn distribution(values: &store::Distribution) -> Distribution {
@@ -248,6 +281,24 @@ fn unattributed(store: &Store, alloc_bytes_all: u64) -> Unattributed {
         );
     }
     all.share_of_alloc = report::share(all.alloc_bytes, alloc_bytes_all);
+    all.ambiguous = store
+        .disputed()
+        .map(|(candidates, sum)| Ambiguous {
+            candidates: candidates
+                .into_iter()
+                .map(|key| {
+                    key.map_or_else(
+                        || "a request without a name".to_owned(),
+                        |key| format!("{} {}", key.method, key.route),
+                    )
+                })
+                .collect(),
+            alloc_bytes: sum.bytes,
+            alloc_count: sum.count,
+        })
+        .collect();
+    all.ambiguous
+        .sort_by(|a, b| (b.alloc_bytes, &a.candidates).cmp(&(a.alloc_bytes, &b.candidates)));
     all
 }
 

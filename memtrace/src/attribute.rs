@@ -26,16 +26,19 @@ mod process;
 mod reason;
 mod thread;
 
-pub use attributed::{Attributed, ConnCount, ConnKind, Credit, Outcome, Owner, ProcessIndex};
+pub use attributed::{
+    Attributed, Claim, ConnCount, ConnKind, Credit, EndedBy, How, Outcome, Owner, ProcessIndex,
+};
 pub use reason::Reason;
 
 use memtrace_common::event::WaitKind;
 
 use crate::{
     event::{Data, Direction, Event, EventBody},
-    id::{ProcessId, SocketId},
+    id::{ProcessId, SocketId, StreamId},
+    message::Message,
 };
-use connection::{AfterWrite, Connections, Turn};
+use connection::{AfterWrite, Connections, Moment, Turn};
 use context::Contexts;
 use process::Processes;
 use thread::{Context, Reading, Thread, Threads};
@@ -51,16 +54,20 @@ pub struct Attributor {
     connections: Connections,
     contexts: Contexts,
     overflow_told: u64,
+    /// Messages whose cause, the next event, is not known yet.
+    messages: Vec<Said>,
 }
 
-const fn open(fallback: Owner) -> Context {
-    Context::Open {
-        work: None,
-        fallback,
-    }
+/// What was said on a stream.
+#[derive(Debug)]
+struct Said {
+    ts_ns: u64,
+    pid: u32,
+    stream: StreamId,
+    messages: Vec<Message>,
 }
 
-const BETWEEN: Context = open(Owner::Reason(Reason::BetweenRequests));
+const BETWEEN: Context = Context::unknown(Reason::BetweenRequests);
 
 impl Attributor {
     /// Nothing is known yet.
@@ -76,6 +83,16 @@ impl Attributor {
             tid,
             ref body,
         } = *event;
+        if let EventBody::Messages { stream, messages } = body {
+            self.messages.push(Said {
+                ts_ns,
+                pid,
+                stream: *stream,
+                messages: messages.clone(),
+            });
+            return;
+        }
+        self.take_messages(Some(body), out);
         match body {
             EventBody::Alloc { addr, size } => {
                 let (process, credit) = self.credit(pid, tid, out);
@@ -114,7 +131,7 @@ impl Attributor {
                 self.processes.set_served(process);
                 self.connections
                     .open(fact.socket, process, ConnKind::Accepted, true, ts_ns, out);
-                let setup = Context::Clear(Owner::Reason(Reason::ConnectionSetup));
+                let setup = Context::Reason(Reason::ConnectionSetup);
                 self.turn(pid, tid, setup, None, out);
             }
             EventBody::Connect(fact) => {
@@ -127,12 +144,8 @@ impl Attributor {
                 self.connections
                     .open(fact.socket, process, ConnKind::Found, *accepted, ts_ns, out);
             }
-            EventBody::Messages { stream, messages } => {
-                let process = self.processes.of_pid(pid, out);
-                let processes = &mut self.processes;
-                self.connections
-                    .messages(*stream, messages, process, ts_ns, processes, out);
-            }
+            // Taken in with the event that follows.
+            EventBody::Messages { .. } => {}
             EventBody::Data(data) => self.data(pid, tid, data, out),
             EventBody::TlsEnd { session } => {
                 let process = self.processes.of_pid(pid, out);
@@ -144,7 +157,7 @@ impl Attributor {
                 fd: _,
                 last,
             } => self.close(ts_ns, pid, tid, *socket, *last, out),
-            EventBody::SocketError { .. } => {}
+            EventBody::SocketError { socket, errno: _ } => self.connections.failed(*socket),
             EventBody::Wait { kind, descriptors } => {
                 self.wait(tid, *kind, *descriptors, out);
             }
@@ -237,8 +250,31 @@ impl Attributor {
         }
     }
 
-    /// No event follows: work that is still open falls to its fallback.
+    /// Takes in what was said right before `cause`, and because of it.
+    fn take_messages(&mut self, cause: Option<&EventBody>, out: &mut Vec<Attributed>) {
+        for said in std::mem::take(&mut self.messages) {
+            let process = self.processes.of_pid(said.pid, out);
+            let ended_by = match cause {
+                Some(EventBody::Exit { process: true }) => Some(EndedBy::ProcessEnd),
+                _ => None,
+            };
+            self.connections.messages(
+                said.stream,
+                &said.messages,
+                Moment {
+                    process,
+                    ts_ns: said.ts_ns,
+                    ended_by,
+                },
+                &mut self.processes,
+                out,
+            );
+        }
+    }
+
+    /// No event follows: work that is still open falls to its presumed owner.
     pub fn finish(&mut self, out: &mut Vec<Attributed>) {
+        self.take_messages(None, out);
         self.threads.finish(out);
     }
 
@@ -247,7 +283,7 @@ impl Attributor {
         let credit = self.threads.credit(tid, out);
         (
             process,
-            credit.unwrap_or(Credit::Owner(Owner::Reason(Reason::BackgroundThread))),
+            credit.unwrap_or(Credit::Reason(Reason::BackgroundThread)),
         )
     }
 
@@ -257,11 +293,11 @@ impl Attributor {
         let processes = &self.processes;
         self.threads.get_or_begin(tid, process, || {
             let starting = !processes.was_attached(process) && !processes.has_served(process);
-            Owner::Reason(if starting {
+            if starting {
                 Reason::Startup
             } else {
                 Reason::BackgroundThread
-            })
+            }
         });
         process
     }
@@ -269,7 +305,7 @@ impl Attributor {
     /// A thread made while a connection is set up is made to serve it.
     fn thread_begins(&mut self, parent_tid: u32, tid: u32, out: &mut Vec<Attributed>) {
         if let Some(parent) = self.threads.get(parent_tid) {
-            let setup = Context::Clear(Owner::Reason(Reason::ConnectionSetup));
+            let setup = Context::Reason(Reason::ConnectionSetup);
             if parent.context == setup {
                 let thread = Thread {
                     served: false,
@@ -298,7 +334,7 @@ impl Attributor {
             proven
         };
         self.threads.turn(tid, context, proven, out);
-        let fallback = || Owner::Reason(Reason::BackgroundThread);
+        let fallback = || Reason::BackgroundThread;
         self.threads.get_or_begin(tid, process, fallback).served = true;
     }
 
@@ -310,22 +346,21 @@ impl Attributor {
             Turn::Stay => {}
             Turn::To(owner) => {
                 self.processes.set_served(process);
-                let idle = self.threads.get(tid).is_some_and(|thread| {
-                    matches!(
-                        thread.context,
-                        Context::Open {
-                            fallback: Owner::Reason(Reason::BetweenRequests),
-                            ..
-                        }
-                    )
-                });
+                let idle = self
+                    .threads
+                    .get(tid)
+                    .is_some_and(|thread| thread.context.presumes(Reason::BetweenRequests));
                 let proven = idle.then_some(Owner::Reason(Reason::ReceiveBuffer));
-                self.turn(pid, tid, Context::Clear(owner), proven, out);
-                if let (Owner::Request(request), Direction::Recv) = (owner, data.direction) {
+                let context = match owner {
+                    Owner::Request(claim) => Context::request(claim.request, claim.how),
+                    Owner::Reason(reason) => Context::Reason(reason),
+                };
+                self.turn(pid, tid, context, proven, out);
+                if let (Owner::Request(claim), Direction::Recv) = (owner, data.direction) {
                     self.threads.set_reading(
                         tid,
                         Some(Reading {
-                            request,
+                            request: claim.request,
                             context: None,
                         }),
                     );
@@ -333,11 +368,14 @@ impl Attributor {
             }
             Turn::Wrote(wrote, after) => {
                 let context = match after {
-                    AfterWrite::Same => Context::Clear(Owner::Request(wrote)),
-                    AfterWrite::Next(next) => Context::Clear(Owner::Request(next)),
-                    AfterWrite::Ended => open(Owner::Request(wrote)),
+                    AfterWrite::Same => Context::request(wrote, How::Answered),
+                    AfterWrite::Next(next) => Context::request(next, How::Received),
+                    AfterWrite::Ended => Context::request(wrote, How::Afterwards),
                 };
-                let proven = Some(Owner::Request(wrote));
+                let proven = Some(Owner::Request(Claim {
+                    request: wrote,
+                    how: How::Answered,
+                }));
                 self.turn(pid, tid, context, proven, out);
             }
         }
@@ -353,10 +391,12 @@ impl Attributor {
         out: &mut Vec<Attributed>,
     ) {
         let worked_here = match self.threads.get(tid).map(|thread| thread.context) {
-            Some(Context::Clear(Owner::Request(request))) => self.connections.owes(socket, request),
-            // After a response, or with nothing to do: whatever the connection,
-            // the thread is done with it.
-            Some(Context::Open { .. } | Context::Clear(Owner::Reason(_))) => true,
+            Some(context) => match context.claimed() {
+                Some(request) => self.connections.owes(socket, request),
+                // After a response, or with nothing to do: whatever the
+                // connection, the thread is done with it.
+                None => true,
+            },
             None => false,
         };
         let gone = self.connections.close(socket, last, ts_ns, out);
@@ -375,7 +415,7 @@ impl Attributor {
             // The highest descriptor says nothing of how many there are.
             WaitKind::Select => false,
         };
-        let in_request = matches!(thread.context, Context::Clear(Owner::Request(_)));
+        let in_request = thread.context.claimed().is_some();
         if for_new_events || !in_request {
             self.threads.turn(tid, BETWEEN, None, out);
             self.threads.set_reading(tid, None);
@@ -390,8 +430,8 @@ impl Attributor {
             return;
         };
         if let Some(request) = self.contexts.request(process, context) {
-            let context = Context::Clear(Owner::Request(request));
-            if thread.context != context {
+            if thread.context.claimed() != Some(request) {
+                let context = Context::request(request, How::Context);
                 self.threads.turn(tid, context, None, out);
             }
             return;
@@ -413,18 +453,18 @@ impl Attributor {
                 request,
                 context: Some(reader),
             }) if reader == context => {
-                let context = Context::Clear(Owner::Request(request));
-                let busy_otherwise = matches!(
-                    thread.context,
-                    Context::Clear(Owner::Request(other)) if other != request
-                );
+                let busy_otherwise = thread
+                    .context
+                    .claimed()
+                    .is_some_and(|other| other != request);
                 if busy_otherwise {
+                    let context = Context::request(request, How::Received);
                     self.threads.turn(tid, context, None, out);
                 }
             }
             // Another reader's, or one of nobody known: what follows is open.
             Some(Reading { .. }) | None => {
-                let in_request = matches!(thread.context, Context::Clear(Owner::Request(_)));
+                let in_request = thread.context.claimed().is_some();
                 if in_request {
                     self.threads.turn(tid, BETWEEN, None, out);
                     self.threads.set_reading(tid, None);

@@ -46,18 +46,17 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Its name in reports.
-    pub const fn name(self) -> &'static str {
+    /// Its name in reports: versions that differ in nothing but framing are one.
+    pub const fn family(self) -> &'static str {
         match self {
-            Protocol::Http10 => "HTTP/1.0",
-            Protocol::Http11 => "HTTP/1.1",
-            Protocol::Http2 => "HTTP/2",
-            Protocol::Grpc => "gRPC",
-            Protocol::FastCgi => "FastCGI",
+            Protocol::Http10 | Protocol::Http11 => "http/1",
+            Protocol::Http2 => "http/2",
+            Protocol::Grpc => "grpc",
+            Protocol::FastCgi => "fastcgi",
             Protocol::Uwsgi => "uwsgi",
-            Protocol::Ajp => "AJP",
-            Protocol::WebSocket => "WebSocket",
-            Protocol::ServerSentEvent => "SSE",
+            Protocol::Ajp => "ajp",
+            Protocol::WebSocket => "websocket",
+            Protocol::ServerSentEvent => "sse",
         }
     }
 }

@@ -221,8 +221,21 @@ pub struct Endpoint {
     pub free_bytes: u64,
     /// Freed blocks that its requests allocated.
     pub free_count: u64,
+    /// By which rule its allocations were attributed; the sums equal the totals
+    /// of `alloc_bytes` and `alloc_count`.
+    #[serde(default)]
+    pub attribution: BTreeMap<String, Attribution>,
     /// Where its allocations come from, most bytes first.
     pub stacks: Vec<Stack>,
+}
+
+/// The allocations that one rule attributed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attribution {
+    /// Their requested bytes.
+    pub alloc_bytes: u64,
+    /// Their number.
+    pub alloc_count: u64,
 }
 
 /// How requests ended.
@@ -234,6 +247,17 @@ pub struct Outcomes {
     pub aborted: u64,
     /// The connection ended before any byte of a response.
     pub no_response: u64,
+    /// Of the two above, ended by the client: it closed or reset the
+    /// connection, or gave the request up.
+    #[serde(default)]
+    pub ended_by_client: u64,
+    /// Of the two above, ended by the traced process: it closed the connection
+    /// or gave the request up (a timeout, say).
+    #[serde(default)]
+    pub ended_by_server: u64,
+    /// Of the two above, ended by the end of the process.
+    #[serde(default)]
+    pub ended_by_process_end: u64,
 }
 
 /// One distinct call stack of an endpoint's allocations.
@@ -307,6 +331,20 @@ pub struct Unattributed {
     pub share_of_alloc: f64,
     /// The same by reason; the sums equal the figures above.
     pub by_reason: BTreeMap<String, ReasonTotals>,
+    /// What the reason `ambiguous` is made of, most bytes first.
+    #[serde(default)]
+    pub ambiguous: Vec<Ambiguous>,
+}
+
+/// Allocations on whose request two rules disagree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ambiguous {
+    /// The endpoints of the requests in question, such as `GET /users/{id}`.
+    pub candidates: Vec<String>,
+    /// Their requested bytes.
+    pub alloc_bytes: u64,
+    /// Their number.
+    pub alloc_count: u64,
 }
 
 /// The unattributed allocations of one reason.

@@ -15,12 +15,14 @@ use std::hash::Hash;
 
 pub use distribution::Distribution;
 pub use live::LIVE_BLOCKS_MAX;
-use live::{Block, Inserted, ProcessBlocks};
+use live::{Block, Inserted, ProcessBlocks, WORK_NUMBER_MAX};
 use totals::Account;
-pub use totals::{ConnectionTotals, EndpointKey, EndpointTotals, ProcessTotals, ReasonTotals, Sum};
+pub use totals::{
+    ByRule, ConnectionTotals, EndpointKey, EndpointTotals, ProcessTotals, ReasonTotals, Sum,
+};
 
 use crate::{
-    attribute::{Attributed, ConnCount, ConnKind, Credit, Outcome, Owner, Reason},
+    attribute::{Attributed, Claim, ConnCount, ConnKind, Credit, How, Outcome, Owner, Reason},
     id::{RequestId, WorkId},
 };
 
@@ -34,8 +36,11 @@ struct Request {
     void: Option<Reason>,
     status: Option<u16>,
     account: Account,
+    /// Of what was allocated, how much by which rule; the sum is all.
+    by_rule: ByRule,
     end: Option<End>,
-    /// Settled stretches of work with blocks that may still be freed.
+    /// Stretches of work with blocks that may still be freed, and those that
+    /// are presumed to be its own.
     works: Vec<WorkId>,
 }
 
@@ -47,36 +52,57 @@ struct End {
     response_bytes: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct EndpointId(u32);
 
+/// A stretch of work. What it allocates is in the presumed request's account as
+/// well, and taken out again if it turns out to be another's.
 #[derive(Debug)]
 struct OpenWork {
-    fallback: Owner,
+    presumed: Owner,
     account: Account,
+}
+
+/// Whose a live block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    Request(RequestId),
+    Reason(Reason),
+}
+
+impl Holder {
+    fn of(owner: Owner) -> Holder {
+        match owner {
+            Owner::Request(claim) => Holder::Request(claim.request),
+            Owner::Reason(reason) => Holder::Reason(reason),
+        }
+    }
 }
 
 /// Something settled of which blocks are live.
 #[derive(Clone, Copy, Debug)]
 struct Settled {
-    owner: Owner,
+    holder: Holder,
     live_blocks: u32,
 }
 
 impl Settled {
     /// One of the blocks is gone, and the entry with the last. Returns whose it
     /// was.
-    fn take_block<Id: Eq + Hash>(settled: &mut HashMap<Id, Settled>, id: Id) -> Option<Owner> {
+    fn take_block<Id: Eq + Hash>(settled: &mut HashMap<Id, Settled>, id: Id) -> Option<Holder> {
         let Entry::Occupied(mut entry) = settled.entry(id) else {
             return None;
         };
-        let Settled { owner, live_blocks } = entry.get_mut();
-        let owner = *owner;
+        let Settled {
+            holder,
+            live_blocks,
+        } = entry.get_mut();
+        let holder = *holder;
         *live_blocks = live_blocks.saturating_sub(1);
         if *live_blocks == 0 {
             entry.remove();
         }
-        Some(owner)
+        Some(holder)
     }
 }
 
@@ -100,11 +126,17 @@ pub struct Store {
     ended: VecDeque<(u64, RequestId)>,
     open_works: HashMap<WorkId, OpenWork>,
     settled_works: HashMap<WorkId, Settled>,
-    /// Settled requests that have no endpoint but a reason.
-    void_requests: HashMap<RequestId, Settled>,
+    /// Open works whose presumed request has been added up meanwhile, and the
+    /// numbers under which they go on.
+    continued: HashMap<WorkId, WorkId>,
+    /// Such numbers come from above: one that a stretch has from below in the
+    /// meantime has long been settled.
+    continued_next: u32,
     endpoint_ids: HashMap<EndpointKey, EndpointId>,
     endpoints: Vec<(EndpointKey, EndpointTotals)>,
     reasons: [ReasonTotals; Reason::ALL.len()],
+    /// What is disputed, by the endpoints of the candidates.
+    disputed: BTreeMap<[Option<EndpointId>; 2], Sum>,
     connections: ConnectionTotals,
     lost: BTreeMap<String, u64>,
 }
@@ -126,10 +158,12 @@ impl Store {
             ended: VecDeque::new(),
             open_works: HashMap::new(),
             settled_works: HashMap::new(),
-            void_requests: HashMap::new(),
+            continued: HashMap::new(),
+            continued_next: WORK_NUMBER_MAX,
             endpoint_ids: HashMap::new(),
             endpoints: Vec::new(),
             reasons: [ReasonTotals::default(); Reason::ALL.len()],
+            disputed: BTreeMap::new(),
             connections: ConnectionTotals::default(),
             lost: BTreeMap::new(),
         }
@@ -195,11 +229,22 @@ impl Store {
                     self.alloc(process.0 as usize, addr, size, credit);
                 }
             }
-            Attributed::WorkBegin { work, fallback } => {
+            Attributed::WorkBegin { work, presumed } => {
+                let presumed = match presumed {
+                    Owner::Request(claim) => match self.requests.get_mut(&claim.request) {
+                        Some(request) => {
+                            request.works.push(work);
+                            presumed
+                        }
+                        None => Owner::Reason(Reason::EndedRequest),
+                    },
+                    Owner::Reason(_) => presumed,
+                };
                 let account = Account::default();
-                self.open_works.insert(work, OpenWork { fallback, account });
+                self.open_works.insert(work, OpenWork { presumed, account });
             }
             Attributed::WorkSettled { work, owner } => self.settle_work(work, owner),
+            Attributed::WorkDisputed { work, candidates } => self.dispute_work(work, candidates),
             Attributed::RequestBegin {
                 request,
                 conn: _,
@@ -214,6 +259,7 @@ impl Store {
                         void: None,
                         status: None,
                         account: Account::default(),
+                        by_rule: ByRule::default(),
                         end: None,
                         works: Vec::new(),
                     }),
@@ -221,12 +267,12 @@ impl Store {
             }
             Attributed::RequestNamed {
                 request,
-                protocol: _,
+                protocol,
                 method,
                 route,
             } => {
                 let key = EndpointKey {
-                    protocol: "http/1",
+                    protocol,
                     method,
                     route,
                 };
@@ -368,11 +414,11 @@ impl Store {
             totals.live_bytes = totals.live_bytes.saturating_add(account.live_bytes);
         };
         for work in self.open_works.values() {
-            let reason = match work.fallback {
-                Owner::Reason(reason) => reason,
-                Owner::Request(_) => Reason::BetweenRequests,
-            };
-            add(reason, &work.account);
+            match work.presumed {
+                Owner::Reason(reason) => add(reason, &work.account),
+                // In the request's account already.
+                Owner::Request(_) => {}
+            }
         }
         for request in self.requests.values() {
             match (request.endpoint, request.void) {
@@ -382,6 +428,15 @@ impl Store {
             }
         }
         Reason::ALL.map(|reason| (reason, reasons[reason.index()]))
+    }
+
+    /// What two rules disagree on, by the endpoints of the candidates; `None` for
+    /// one that has no name.
+    pub fn disputed(&self) -> impl Iterator<Item = ([Option<&EndpointKey>; 2], Sum)> {
+        let key = |id: EndpointId| self.endpoints.get(id.0 as usize).map(|(key, _)| key);
+        self.disputed
+            .iter()
+            .map(move |(candidates, sum)| (candidates.map(|id| id.and_then(key)), *sum))
     }
 
     fn alloc(&mut self, process: usize, addr: u64, size: u64, credit: Credit) {
@@ -409,16 +464,22 @@ impl Store {
         }
         let tracked = !matches!(inserted, Inserted::Full);
         match credit {
-            Credit::Owner(owner) => self.credit(owner, size),
-            Credit::Work(work) => {
-                if let Some(work) = self.open_works.get_mut(&work) {
+            Credit::Reason(reason) => self.credit_reason(reason, size),
+            Credit::Work(id) => {
+                if let Some(work) = self.open_works.get_mut(&id) {
                     work.account.alloc(size);
-                } else if let Some(settled) = self.settled_works.get_mut(&work) {
+                    if let Owner::Request(claim) = work.presumed {
+                        self.credit_request(claim, size);
+                    }
+                } else if let Some(settled) = self.settled_works.get_mut(&id) {
                     settled.live_blocks += u32::from(tracked);
-                    let owner = settled.owner;
-                    self.credit(owner, size);
-                } else {
-                    self.credit(Owner::Reason(Reason::EndedRequest), size);
+                    match settled.holder {
+                        Holder::Request(request) => {
+                            let how = How::Afterwards;
+                            self.credit_request(Claim { request, how }, size);
+                        }
+                        Holder::Reason(reason) => self.credit_reason(reason, size),
+                    }
                 }
             }
         }
@@ -427,32 +488,33 @@ impl Store {
     /// The credit, unless it is that of something long settled: the block is
     /// to be found under the reason that it is counted for.
     fn standing(&self, credit: Credit) -> Credit {
-        let stands = match credit {
-            Credit::Owner(Owner::Request(request)) => self.requests.contains_key(&request),
-            Credit::Owner(Owner::Reason(_)) => true,
-            Credit::Work(work) => {
-                self.open_works.contains_key(&work) || self.settled_works.contains_key(&work)
-            }
+        let Credit::Work(id) = credit else {
+            return credit;
         };
-        if stands {
-            credit
+        let id = self.current(id);
+        if self.open_works.contains_key(&id) || self.settled_works.contains_key(&id) {
+            Credit::Work(id)
         } else {
-            Credit::Owner(Owner::Reason(Reason::EndedRequest))
+            Credit::Reason(Reason::EndedRequest)
         }
     }
 
-    fn credit(&mut self, owner: Owner, size: u64) {
-        match owner {
-            Owner::Request(id) => match self.requests.get_mut(&id) {
-                Some(request) => request.account.alloc(size),
-                None => self.credit(Owner::Reason(Reason::EndedRequest), size),
-            },
-            Owner::Reason(reason) => {
-                let totals = &mut self.reasons[reason.index()];
-                totals.allocated.add(size);
-                totals.live_bytes = totals.live_bytes.saturating_add(size);
-            }
+    /// The number under which a stretch of work goes on.
+    fn current(&self, id: WorkId) -> WorkId {
+        self.continued.get(&id).copied().unwrap_or(id)
+    }
+
+    fn credit_request(&mut self, claim: Claim, size: u64) {
+        if let Some(request) = self.requests.get_mut(&claim.request) {
+            request.account.alloc(size);
+            request.by_rule[claim.how.index()].add(size);
         }
+    }
+
+    fn credit_reason(&mut self, reason: Reason, size: u64) {
+        let totals = &mut self.reasons[reason.index()];
+        totals.allocated.add(size);
+        totals.live_bytes = totals.live_bytes.saturating_add(size);
     }
 
     fn free(&mut self, process: usize, addr: u64) {
@@ -485,69 +547,127 @@ impl Store {
 
     /// A block is gone: its owner's live sum shrinks.
     fn release(&mut self, block: Block) {
-        let owner = match block.credit {
-            Credit::Owner(owner) => owner,
+        let holder = match block.credit {
+            Credit::Reason(reason) => Holder::Reason(reason),
             Credit::Work(id) => {
                 if let Some(work) = self.open_works.get_mut(&id) {
                     work.account.free(block.size);
+                    if let Owner::Request(claim) = work.presumed
+                        && let Some(request) = self.requests.get_mut(&claim.request)
+                    {
+                        request.account.free(block.size);
+                    }
                     return;
                 }
                 match Settled::take_block(&mut self.settled_works, id) {
-                    Some(owner) => owner,
+                    Some(holder) => holder,
                     None => return,
                 }
             }
         };
-        let owner = match owner {
-            Owner::Request(id) => match self.requests.get_mut(&id) {
-                Some(request) => {
+        match holder {
+            Holder::Request(id) => {
+                if let Some(request) = self.requests.get_mut(&id) {
                     request.account.free(block.size);
-                    return;
                 }
-                None => Settled::take_block(&mut self.void_requests, id),
-            },
-            Owner::Reason(_) => Some(owner),
-        };
-        if let Some(Owner::Reason(reason)) = owner {
-            let totals = &mut self.reasons[reason.index()];
-            totals.live_bytes = totals.live_bytes.saturating_sub(block.size);
+            }
+            Holder::Reason(reason) => {
+                let totals = &mut self.reasons[reason.index()];
+                totals.live_bytes = totals.live_bytes.saturating_sub(block.size);
+            }
         }
     }
 
     fn settle_work(&mut self, id: WorkId, owner: Owner) {
-        let Some(work) = self.open_works.remove(&id) else {
+        let id = self.continued.remove(&id).unwrap_or(id);
+        let Some(OpenWork { presumed, account }) = self.open_works.remove(&id) else {
             return;
         };
-        let owner = match owner {
-            Owner::Request(request) if !self.requests.contains_key(&request) => {
-                Owner::Reason(Reason::EndedRequest)
-            }
-            Owner::Request(_) | Owner::Reason(_) => owner,
-        };
-        let account = work.account;
+        let owner = self.reassign(presumed, owner, account);
         // Blocks that found no room in the table are never released; counting
         // them here only keeps an entry longer.
         let live_blocks = account.allocated.count.saturating_sub(account.freed.count);
-        match owner {
-            Owner::Request(request) => {
-                if let Some(request) = self.requests.get_mut(&request) {
-                    request.account.merge(account);
-                    if live_blocks != 0 {
-                        request.works.push(id);
-                    }
-                }
+        if live_blocks == 0 {
+            // Requests can last long, and most stretches leave nothing.
+            if let Owner::Request(claim) = presumed
+                && let Some(request) = self.requests.get_mut(&claim.request)
+            {
+                request.works.pop_if(|last| *last == id);
             }
-            Owner::Reason(reason) => {
-                let totals = &mut self.reasons[reason.index()];
-                totals.allocated.merge(account.allocated);
-                totals.live_bytes = totals.live_bytes.saturating_add(account.live_bytes);
+        } else {
+            let holder = Holder::of(owner);
+            if owner != presumed
+                && let Holder::Request(request) = holder
+                && let Some(request) = self.requests.get_mut(&request)
+            {
+                request.works.push(id);
             }
-        }
-        if live_blocks != 0 {
             let live_blocks = u32::try_from(live_blocks).unwrap_or(u32::MAX);
-            self.settled_works
-                .insert(id, Settled { owner, live_blocks });
+            self.settled_works.insert(
+                id,
+                Settled {
+                    holder,
+                    live_blocks,
+                },
+            );
         }
+    }
+
+    /// Moves what a stretch of work allocated from its presumed owner to the
+    /// one that it turned out to have. Returns the owner that it has then: what
+    /// a request was added up with stays with it.
+    fn reassign(&mut self, presumed: Owner, owner: Owner, account: Account) -> Owner {
+        if let Owner::Request(claim) = presumed
+            && let Some(request) = self.requests.get_mut(&claim.request)
+        {
+            if owner == presumed {
+                return owner;
+            }
+            request.by_rule[claim.how.index()].take_out(account.allocated);
+            if let Owner::Request(proof) = owner
+                && proof.request == claim.request
+            {
+                request.by_rule[proof.how.index()].merge(account.allocated);
+                return owner;
+            }
+            request.account.take_out(account);
+        }
+        match owner {
+            Owner::Request(claim) => match self.requests.get_mut(&claim.request) {
+                Some(request) => {
+                    request.account.merge(account);
+                    request.by_rule[claim.how.index()].merge(account.allocated);
+                    owner
+                }
+                None => self.reassign_to_reason(Reason::EndedRequest, account),
+            },
+            Owner::Reason(reason) => self.reassign_to_reason(reason, account),
+        }
+    }
+
+    fn reassign_to_reason(&mut self, reason: Reason, account: Account) -> Owner {
+        let totals = &mut self.reasons[reason.index()];
+        totals.allocated.merge(account.allocated);
+        totals.live_bytes = totals.live_bytes.saturating_add(account.live_bytes);
+        Owner::Reason(reason)
+    }
+
+    fn dispute_work(&mut self, id: WorkId, candidates: [RequestId; 2]) {
+        let mut endpoints =
+            candidates.map(|request| self.requests.get(&request).and_then(|r| r.endpoint));
+        endpoints.sort_unstable();
+        let Some(work) = self.open_works.get(&id) else {
+            return;
+        };
+        let allocated = work.account.allocated;
+        let known = match work.presumed {
+            Owner::Request(claim) => self.requests.contains_key(&claim.request),
+            Owner::Reason(_) => true,
+        };
+        if known {
+            self.disputed.entry(endpoints).or_default().merge(allocated);
+        }
+        self.settle_work(id, Owner::Reason(Reason::Ambiguous));
     }
 
     fn drop_blocks(&mut self, process: usize, ended: bool) {
@@ -562,10 +682,7 @@ impl Store {
             totals.ended = true;
             for block in gone.drain() {
                 match block.credit {
-                    Credit::Owner(Owner::Request(id)) => {
-                        Settled::take_block(&mut self.void_requests, id);
-                    }
-                    Credit::Owner(Owner::Reason(_)) => {}
+                    Credit::Reason(_) => {}
                     Credit::Work(id) => {
                         Settled::take_block(&mut self.settled_works, id);
                     }
@@ -594,6 +711,9 @@ impl Store {
         let Some(request) = self.requests.remove(&id) else {
             return;
         };
+        for work in &request.works {
+            self.continue_work(*work);
+        }
         let endpoint = match (request.endpoint, request.void) {
             (Some(EndpointId(endpoint)), None) => self.endpoints.get_mut(endpoint as usize),
             (_, void) => {
@@ -602,7 +722,11 @@ impl Store {
             }
         };
         for work in &request.works {
-            self.settled_works.remove(work);
+            if let Entry::Occupied(settled) = self.settled_works.entry(*work)
+                && settled.get().holder == Holder::Request(id)
+            {
+                settled.remove();
+            }
         }
         if let Some((_, totals)) = endpoint {
             match request.end {
@@ -612,30 +736,50 @@ impl Store {
         }
     }
 
+    /// What an open stretch of work has allocated so far stays with its presumed
+    /// request, which is about to be added up; what follows is another's.
+    fn continue_work(&mut self, id: WorkId) {
+        let current = self.current(id);
+        let Some(OpenWork { presumed, account }) = self.open_works.remove(&current) else {
+            return;
+        };
+        let live_blocks = account.allocated.count.saturating_sub(account.freed.count);
+        if live_blocks != 0 {
+            self.settled_works.insert(
+                current,
+                Settled {
+                    holder: Holder::of(presumed),
+                    live_blocks: u32::try_from(live_blocks).unwrap_or(u32::MAX),
+                },
+            );
+        }
+        let next = WorkId(self.continued_next);
+        self.continued_next = self
+            .continued_next
+            .checked_sub(1)
+            .unwrap_or(WORK_NUMBER_MAX);
+        self.continued.insert(id, next);
+        self.open_works.insert(
+            next,
+            OpenWork {
+                presumed: Owner::Reason(Reason::EndedRequest),
+                account: Account::default(),
+            },
+        );
+    }
+
     /// Adds a request to the reason why it has no endpoint, which also answers
     /// for its live blocks from then on.
     fn finalise_void(&mut self, id: RequestId, request: &Request, reason: Reason) {
-        let Account {
-            allocated,
-            freed,
-            live_bytes,
-            peak_bytes: _,
-        } = request.account;
         let totals = &mut self.reasons[reason.index()];
-        totals.allocated.merge(allocated);
-        totals.live_bytes = totals.live_bytes.saturating_add(live_bytes);
-        let owner = Owner::Reason(reason);
-        let mut live_blocks = allocated.count.saturating_sub(freed.count);
+        totals.allocated.merge(request.account.allocated);
+        totals.live_bytes = totals.live_bytes.saturating_add(request.account.live_bytes);
         for work in &request.works {
-            if let Some(settled) = self.settled_works.get_mut(work) {
-                settled.owner = owner;
-                live_blocks = live_blocks.saturating_sub(u64::from(settled.live_blocks));
+            if let Some(settled) = self.settled_works.get_mut(work)
+                && settled.holder == Holder::Request(id)
+            {
+                settled.holder = Holder::Reason(reason);
             }
-        }
-        if live_blocks != 0 {
-            let live_blocks = u32::try_from(live_blocks).unwrap_or(u32::MAX);
-            self.void_requests
-                .insert(id, Settled { owner, live_blocks });
         }
     }
 }

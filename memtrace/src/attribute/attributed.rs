@@ -11,18 +11,84 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// A request.
-    Request(RequestId),
+    Request(Claim),
     /// No request, because …
     Reason(Reason),
+}
+
+/// By which rule work is a request's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum How {
+    /// The thread had received bytes of the request.
+    Received,
+    /// The thread then sent bytes of the response.
+    Answered,
+    /// The thread had just finished the response.
+    Afterwards,
+    /// The thread worked in a context that its language runtime had made for
+    /// the request.
+    Context,
+    /// The thread had received bytes on a connection on which it had sent on
+    /// behalf of the request.
+    Backend,
+    /// A thread that worked for the request had handed work to this one.
+    HandedOver,
+}
+
+impl How {
+    /// Every rule, in the order of their names in reports.
+    pub const ALL: [How; 6] = [
+        How::Received,
+        How::Answered,
+        How::Afterwards,
+        How::Context,
+        How::Backend,
+        How::HandedOver,
+    ];
+
+    /// Position in [`How::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The rule's name in reports (`attribution`).
+    pub const fn name(self) -> &'static str {
+        match self {
+            How::Received => "received",
+            How::Answered => "answered",
+            How::Afterwards => "afterwards",
+            How::Context => "context",
+            How::Backend => "backend",
+            How::HandedOver => "handed_over",
+        }
+    }
+
+    /// Whether the rule is contradicted by bytes that are sent for another
+    /// request: what comes after a response is only presumed to be clean-up.
+    pub const fn is_claim(self) -> bool {
+        match self {
+            How::Received | How::Answered | How::Context | How::Backend | How::HandedOver => true,
+            How::Afterwards => false,
+        }
+    }
+}
+
+/// A request that is worked for, and by which rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Claim {
+    /// Which request.
+    pub request: RequestId,
+    /// By which rule.
+    pub how: How,
 }
 
 /// To whom an allocation belongs, as far as is known when it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Credit {
-    /// Known.
-    Owner(Owner),
+    /// To no request, for a reason that nothing will change.
+    Reason(Reason),
     /// To whomever this stretch of work turns out to belong
-    /// ([`Attributed::WorkSettled`]).
+    /// ([`Attributed::WorkSettled`], [`Attributed::WorkDisputed`]).
     Work(WorkId),
 }
 
@@ -31,10 +97,21 @@ pub enum Credit {
 pub enum Outcome {
     /// The whole response was sent.
     Complete,
-    /// The connection or the process ended in the middle of the response.
-    Aborted,
-    /// The connection or the process ended before any response.
-    NoResponse,
+    /// It ended in the middle of the response.
+    Aborted(EndedBy),
+    /// It ended before any response.
+    NoResponse(EndedBy),
+}
+
+/// Who ended a request that was not answered whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndedBy {
+    /// The client: it closed or reset the connection, or gave the request up.
+    Client,
+    /// The traced process: it closed the connection or gave the request up.
+    Server,
+    /// The end of the traced process.
+    ProcessEnd,
 }
 
 /// A process, numbered in the order in which the trace met them.
@@ -110,8 +187,8 @@ pub enum Attributed {
     WorkBegin {
         /// Its number.
         work: WorkId,
-        /// Its owner if nothing better is learnt.
-        fallback: Owner,
+        /// Its owner if nothing else is learnt.
+        presumed: Owner,
     },
     /// The owner of a stretch of work is known.
     WorkSettled {
@@ -119,6 +196,13 @@ pub enum Attributed {
         work: WorkId,
         /// Its owner.
         owner: Owner,
+    },
+    /// Two rules disagree on whose a stretch of work was.
+    WorkDisputed {
+        /// Which work.
+        work: WorkId,
+        /// For which requests they speak.
+        candidates: [RequestId; 2],
     },
     /// The first byte of a request arrived.
     RequestBegin {
@@ -135,7 +219,7 @@ pub enum Attributed {
     RequestNamed {
         /// Which request.
         request: RequestId,
-        /// Protocol, such as `HTTP/1.1`.
+        /// Protocol, such as `http/1`.
         protocol: &'static str,
         /// Method.
         method: String,

@@ -8,7 +8,8 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::{
     attribute::{
-        Attributed, ConnCount, ConnKind, Outcome, Owner, ProcessIndex, Reason, process::Processes,
+        Attributed, Claim, ConnCount, ConnKind, EndedBy, How, Outcome, Owner, ProcessIndex, Reason,
+        process::Processes,
     },
     event::{Data, Direction},
     id::{ConnId, RequestId, SocketId, StreamId},
@@ -45,6 +46,17 @@ pub enum Turn {
     Wrote(RequestId, AfterWrite),
 }
 
+/// When and where something was said.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// By which process.
+    pub process: ProcessIndex,
+    /// When, ns.
+    pub ts_ns: u64,
+    /// Who ends what is ended by it; `None`: whoever ended the connection.
+    pub ended_by: Option<EndedBy>,
+}
+
 /// What comes after bytes of a response were sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterWrite {
@@ -75,6 +87,8 @@ struct Conn {
     /// behalf bytes were last sent.
     caller: Option<RequestId>,
     malformed: bool,
+    /// The peer has closed its side, or a call on it has failed for good.
+    peer_gone: bool,
     /// It carries something that is not followed.
     foreign: bool,
 }
@@ -157,6 +171,7 @@ impl Connections {
                 upgraded: None,
                 caller: None,
                 malformed: false,
+                peer_gone: false,
                 foreign: false,
             },
         );
@@ -182,17 +197,16 @@ impl Connections {
         &mut self,
         stream: StreamId,
         messages: &[Message],
-        process: ProcessIndex,
-        ts_ns: u64,
+        moment: Moment,
         processes: &mut Processes,
         out: &mut Vec<Attributed>,
     ) {
         let mut request_next = self.request_next;
-        if let Some(conn) = self.known(stream, process, out) {
-            conn.process = process;
+        if let Some(conn) = self.known(stream, moment.process, out) {
+            conn.process = moment.process;
             conn.front_before = Some(conn.front());
             for message in messages {
-                conn.message(message, &mut request_next, ts_ns, processes, out);
+                conn.message(message, &mut request_next, moment, processes, out);
             }
         }
         self.request_next = request_next;
@@ -211,6 +225,7 @@ impl Connections {
             return Turn::Stay;
         };
         conn.process = process;
+        conn.peer_gone |= data.direction == Direction::Recv && data.len == 0;
         let front_before = conn.front_before.take().unwrap_or_else(|| conn.front());
         if let Some(upgraded) = &mut conn.upgraded {
             match data.direction {
@@ -221,7 +236,7 @@ impl Connections {
                     upgraded.response_bytes = upgraded.response_bytes.saturating_add(data.len);
                 }
             }
-            return Turn::To(Owner::Request(upgraded.request));
+            return Turn::To(received(upgraded.request, How::Received));
         }
         match conn.role {
             Some(Role::Server) => conn.server_turn(data, front_before),
@@ -244,6 +259,13 @@ impl Connections {
             return true;
         }
         false
+    }
+
+    /// A call on a socket failed for good.
+    pub fn failed(&mut self, socket: SocketId) {
+        if let Some(conn) = self.conns.get_mut(&Key::Socket(socket)) {
+            conn.peer_gone = true;
+        }
     }
 
     /// A TLS session is over.
@@ -288,13 +310,14 @@ impl Connections {
             return;
         };
         // What the stream's own end did not mention: its end was not seen.
+        let ended_by = conn.ended_by();
         for exchange in conn.exchanges.drain(..) {
             out.push(Attributed::RequestEnd {
                 request: exchange.request,
                 outcome: if exchange.responding {
-                    Outcome::Aborted
+                    Outcome::Aborted(ended_by)
                 } else {
-                    Outcome::NoResponse
+                    Outcome::NoResponse(ended_by)
                 },
                 request_bytes: 0,
                 response_bytes: 0,
@@ -319,7 +342,7 @@ impl Conn {
         &mut self,
         message: &Message,
         request_next: &mut u32,
-        ts_ns: u64,
+        moment: Moment,
         processes: &mut Processes,
         out: &mut Vec<Attributed>,
     ) {
@@ -337,7 +360,7 @@ impl Conn {
                     request,
                     conn: self.id,
                     process: self.process,
-                    ts_ns,
+                    ts_ns: moment.ts_ns,
                 });
             }
             Message::RequestHead {
@@ -354,7 +377,7 @@ impl Conn {
                     let (method, route) = processes.route(self.process, method, target);
                     out.push(Attributed::RequestNamed {
                         request,
-                        protocol: protocol.name(),
+                        protocol: protocol.family(),
                         method,
                         route,
                     });
@@ -409,7 +432,7 @@ impl Conn {
                 }
             }
             Message::ResponseEnd { .. } | Message::RequestAbandoned { .. } => {
-                self.end_message(message, ts_ns, out);
+                self.end_message(message, moment, out);
             }
             Message::Role(role) => self.role = Some(role),
             Message::Foreign(_) => {
@@ -434,7 +457,7 @@ impl Conn {
     }
 
     /// The two messages that end an exchange.
-    fn end_message(&mut self, message: &Message, ts_ns: u64, out: &mut Vec<Attributed>) {
+    fn end_message(&mut self, message: &Message, moment: Moment, out: &mut Vec<Attributed>) {
         let (exchange, outcome, request_bytes, response_bytes) = match message {
             Message::ResponseEnd {
                 exchange,
@@ -453,15 +476,22 @@ impl Conn {
                 response_bytes,
                 status: _,
             } => {
-                let outcome = match how {
-                    Abandoned::PartialResponse
-                    | Abandoned::ResetByClient
-                    | Abandoned::ResetByServer => Outcome::Aborted,
-                    // Of a partial request the head may be whole: one that is
-                    // not was never named.
+                let ended_by = match how {
+                    Abandoned::ResetByClient => EndedBy::Client,
+                    Abandoned::ResetByServer => EndedBy::Server,
                     Abandoned::PartialRequest
                     | Abandoned::NoResponse
-                    | Abandoned::PipelineTooLong => Outcome::NoResponse,
+                    | Abandoned::PartialResponse
+                    | Abandoned::PipelineTooLong => {
+                        moment.ended_by.unwrap_or_else(|| self.ended_by())
+                    }
+                };
+                // Of a partial request the head may be whole: one that is not
+                // was never named.
+                let outcome = if *response_bytes == 0 {
+                    Outcome::NoResponse(ended_by)
+                } else {
+                    Outcome::Aborted(ended_by)
                 };
                 (*exchange, outcome, *request_bytes, *response_bytes)
             }
@@ -474,8 +504,17 @@ impl Conn {
                 outcome,
                 request_bytes,
                 response_bytes,
-                ts_ns,
+                ts_ns: moment.ts_ns,
             });
+        }
+    }
+
+    /// Who ends what is under way when the connection ends.
+    fn ended_by(&self) -> EndedBy {
+        if self.peer_gone {
+            EndedBy::Client
+        } else {
+            EndedBy::Server
         }
     }
 
@@ -502,7 +541,7 @@ impl Conn {
         let front = self.front();
         match data.direction {
             Direction::Recv => Turn::To(match front {
-                Some(request) => Owner::Request(request),
+                Some(request) => received(request, How::Received),
                 None if data.len == 0 => Owner::Reason(Reason::ConnectionClosed),
                 None if self.malformed => Owner::Reason(Reason::MalformedHead),
                 None if self.foreign => Owner::Reason(Reason::NotHttp),
@@ -532,8 +571,12 @@ impl Conn {
                 }
                 Turn::Stay
             }
-            (Direction::Recv, Some(request)) => Turn::To(Owner::Request(request)),
+            (Direction::Recv, Some(request)) => Turn::To(received(request, How::Backend)),
             (Direction::Recv, None) => Turn::Stay,
         }
     }
+}
+
+fn received(request: RequestId, how: How) -> Owner {
+    Owner::Request(Claim { request, how })
 }

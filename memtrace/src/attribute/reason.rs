@@ -30,11 +30,13 @@ pub enum Reason {
     ConnectionClosed,
     /// It was done for a request whose response had long ended.
     EndedRequest,
+    /// Two rules disagree on which request it was done for.
+    Ambiguous,
 }
 
 impl Reason {
     /// Every reason, in the order of their wire names.
-    pub const ALL: [Reason; 11] = [
+    pub const ALL: [Reason; 12] = [
         Reason::Startup,
         Reason::BackgroundThread,
         Reason::BetweenRequests,
@@ -46,6 +48,7 @@ impl Reason {
         Reason::NotHttp,
         Reason::ConnectionClosed,
         Reason::EndedRequest,
+        Reason::Ambiguous,
     ];
 
     /// Position in [`Reason::ALL`].
@@ -67,6 +70,7 @@ impl Reason {
             Reason::NotHttp => "not_http",
             Reason::ConnectionClosed => "connection_closed",
             Reason::EndedRequest => "ended_request",
+            Reason::Ambiguous => "ambiguous",
         }
     }
 }

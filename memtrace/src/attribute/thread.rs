@@ -1,28 +1,62 @@
 //! What each thread works for.
 //!
-//! A thread's work is either clear (an [`Owner`]) or open: a stretch of work
-//! that is settled as soon as something proves whose it was, and falls to a
-//! stated owner if nothing does.
+//! A thread works either for a reason that nothing will change, or on a stretch
+//! of work that is presumed to be someone's: it is settled when the thread turns
+//! to something else, or when something proves whose it was.
 
 use std::collections::HashMap;
 
 use crate::{
-    attribute::{Attributed, Credit, Owner, ProcessIndex},
+    attribute::{Attributed, Claim, Credit, How, Owner, ProcessIndex, Reason},
     id::{RequestId, WorkId},
 };
 
 /// What a thread does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Context {
-    /// It works for this owner.
-    Clear(Owner),
-    /// Whom it works for is not known yet.
+    /// It works for no request, whatever comes.
+    Reason(Reason),
+    /// It works for this owner unless something else is learnt.
     Open {
         /// The stretch of work; numbered when it first allocates.
         work: Option<WorkId>,
-        /// Its owner if nothing better is learnt.
-        fallback: Owner,
+        /// Its owner if nothing else is learnt.
+        presumed: Owner,
     },
+}
+
+impl Context {
+    /// A stretch of work for a request.
+    pub const fn request(request: RequestId, how: How) -> Context {
+        Context::Open {
+            work: None,
+            presumed: Owner::Request(Claim { request, how }),
+        }
+    }
+
+    /// A stretch of work for nobody known.
+    pub const fn unknown(reason: Reason) -> Context {
+        Context::Open {
+            work: None,
+            presumed: Owner::Reason(reason),
+        }
+    }
+
+    /// Whether nothing better is known than this reason.
+    pub fn presumes(&self, reason: Reason) -> bool {
+        matches!(self, Context::Open { presumed: Owner::Reason(other), .. } if *other == reason)
+    }
+
+    /// The request that a rule says is worked for.
+    pub fn claimed(&self) -> Option<RequestId> {
+        match self {
+            Context::Open {
+                presumed: Owner::Request(claim),
+                ..
+            } if claim.how.is_claim() => Some(claim.request),
+            Context::Open { .. } | Context::Reason(_) => None,
+        }
+    }
 }
 
 /// One thread.
@@ -60,14 +94,11 @@ impl Threads {
         &mut self,
         tid: u32,
         process: ProcessIndex,
-        fallback: impl FnOnce() -> Owner,
+        fallback: impl FnOnce() -> Reason,
     ) -> &mut Thread {
         let thread = self.threads.entry(tid).or_insert_with(|| Thread {
             process,
-            context: Context::Open {
-                work: None,
-                fallback: fallback(),
-            },
+            context: Context::unknown(fallback()),
             served: false,
             reading: None,
         });
@@ -80,12 +111,9 @@ impl Threads {
         self.threads.get(&tid)
     }
 
-    /// The request that the thread clearly works for.
+    /// The request that a rule says the thread works for.
     pub fn request_of(&self, tid: u32) -> Option<RequestId> {
-        match self.threads.get(&tid)?.context {
-            Context::Clear(Owner::Request(request)) => Some(request),
-            Context::Clear(Owner::Reason(_)) | Context::Open { .. } => None,
-        }
+        self.threads.get(&tid)?.context.claimed()
     }
 
     /// Starts a thread with the context of the one that made it.
@@ -99,17 +127,17 @@ impl Threads {
     pub fn credit(&mut self, tid: u32, out: &mut Vec<Attributed>) -> Option<Credit> {
         let thread = self.threads.get_mut(&tid)?;
         Some(match &mut thread.context {
-            Context::Clear(owner) => Credit::Owner(*owner),
+            Context::Reason(reason) => Credit::Reason(*reason),
             Context::Open {
                 work: Some(work), ..
             } => Credit::Work(*work),
-            Context::Open { work, fallback } => {
+            Context::Open { work, presumed } => {
                 let id = WorkId(self.work_next);
                 self.work_next = self.work_next.wrapping_add(1);
                 *work = Some(id);
                 out.push(Attributed::WorkBegin {
                     work: id,
-                    fallback: *fallback,
+                    presumed: *presumed,
                 });
                 Credit::Work(id)
             }
@@ -117,7 +145,8 @@ impl Threads {
     }
 
     /// Changes what the thread does. Work that was open belongs to `proven`, or
-    /// to its fallback if nothing is proven.
+    /// to its presumed owner if nothing is proven; if a rule had claimed it for
+    /// another request than the proven one, it is disputed.
     pub fn turn(
         &mut self,
         tid: u32,
@@ -176,14 +205,28 @@ impl Threads {
 }
 
 fn settle(thread: &mut Thread, proven: Option<Owner>, out: &mut Vec<Attributed>) {
-    if let Context::Open {
+    let Context::Open {
         work: Some(work),
-        fallback,
+        presumed,
     } = thread.context
-    {
-        out.push(Attributed::WorkSettled {
-            work,
-            owner: proven.unwrap_or(fallback),
-        });
-    }
+    else {
+        return;
+    };
+    let settled = |owner| Attributed::WorkSettled { work, owner };
+    out.push(match (presumed, proven) {
+        (Owner::Request(claim), Some(Owner::Request(proof))) => {
+            if claim.request == proof.request && claim.how.is_claim() {
+                settled(presumed)
+            } else if claim.request == proof.request || !claim.how.is_claim() {
+                settled(Owner::Request(proof))
+            } else {
+                Attributed::WorkDisputed {
+                    work,
+                    candidates: [claim.request, proof.request],
+                }
+            }
+        }
+        (Owner::Reason(_), Some(owner)) => settled(owner),
+        (owner, _) => settled(owner),
+    });
 }

@@ -43,6 +43,14 @@ pub(crate) fn endpoint(method: &str, route: &str, requests: u64, bytes: u64) -> 
         response_bytes: around(requests * 2_310, requests),
         free_bytes: requests * bytes,
         free_count: requests * count,
+        attribution: [(
+            "received".to_owned(),
+            Attribution {
+                alloc_bytes: requests * bytes,
+                alloc_count: requests * count,
+            },
+        )]
+        .into(),
         stacks: Vec::new(),
     }
 }

@@ -5,8 +5,8 @@
 
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
-use crate::attribute::{Credit, Owner, Reason};
-use crate::id::{RequestId, WorkId};
+use crate::attribute::{Credit, Reason};
+use crate::id::WorkId;
 
 /// Live blocks held over all processes; one more is counted as lost.
 ///
@@ -31,19 +31,20 @@ pub struct Block {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PackedCredit(u32);
 
-const TAG_REQUEST: u32 = 0;
 const TAG_REASON: u32 = 1;
 const TAG_WORK: u32 = 2;
 const NUMBER_BITS: u32 = 30;
 const NUMBER_MASK: u32 = (1 << NUMBER_BITS) - 1;
 
+/// The largest number by which a block remembers its stretch of work.
+pub const WORK_NUMBER_MAX: u32 = NUMBER_MASK;
+
 impl PackedCredit {
     fn pack(credit: Credit) -> Self {
-        // Numbers wrap after 2^30 requests or stretches of work: by then the
+        // Numbers wrap after 2^30 stretches of work: by then the
         // earlier bearer of a number has long been settled.
         let (tag, number) = match credit {
-            Credit::Owner(Owner::Request(RequestId(number))) => (TAG_REQUEST, number),
-            Credit::Owner(Owner::Reason(reason)) => (TAG_REASON, reason.index() as u32),
+            Credit::Reason(reason) => (TAG_REASON, reason.index() as u32),
             Credit::Work(WorkId(number)) => (TAG_WORK, number),
         };
         PackedCredit(tag << NUMBER_BITS | number & NUMBER_MASK)
@@ -52,11 +53,10 @@ impl PackedCredit {
     fn unpack(self) -> Credit {
         let number = self.0 & NUMBER_MASK;
         match self.0 >> NUMBER_BITS {
-            TAG_REQUEST => Credit::Owner(Owner::Request(RequestId(number))),
             TAG_WORK => Credit::Work(WorkId(number)),
             _ => {
                 let reason = Reason::ALL.get(number as usize).copied();
-                Credit::Owner(Owner::Reason(reason.unwrap_or(Reason::BetweenRequests)))
+                Credit::Reason(reason.unwrap_or(Reason::BetweenRequests))
             }
         }
     }
@@ -209,7 +209,7 @@ mod tests {
     fn block(size: u64) -> Block {
         Block {
             size,
-            credit: Credit::Owner(Owner::Request(RequestId(7))),
+            credit: Credit::Work(WorkId(7)),
         }
     }
 
@@ -217,8 +217,7 @@ mod tests {
     fn a_block_comes_back_as_it_was_put_in() {
         let mut blocks = ProcessBlocks::default();
         for credit in [
-            Credit::Owner(Owner::Request(RequestId(12))),
-            Credit::Owner(Owner::Reason(Reason::ConnectionClosed)),
+            Credit::Reason(Reason::ConnectionClosed),
             Credit::Work(WorkId(99)),
         ] {
             let block = Block {

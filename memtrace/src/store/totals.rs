@@ -7,7 +7,11 @@
 use std::collections::BTreeMap;
 
 use super::{Distribution, End, Request};
-use crate::{attribute::Outcome, event::ProcessFact, id::ProcessId};
+use crate::{
+    attribute::{How, Outcome},
+    event::ProcessFact,
+    id::ProcessId,
+};
 
 /// Totals of one process.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +55,15 @@ impl Sum {
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.count += other.count;
     }
+
+    pub(super) fn take_out(&mut self, other: Sum) {
+        self.bytes = self.bytes.saturating_sub(other.bytes);
+        self.count = self.count.saturating_sub(other.count);
+    }
 }
+
+/// Sums by the rule of attribution, in the order of [`How::ALL`].
+pub type ByRule = [Sum; How::ALL.len()];
 
 /// What was allocated on someone's behalf and is still there.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,6 +95,15 @@ impl Account {
             .peak_bytes
             .max(self.live_bytes.saturating_add(other.peak_bytes));
         self.live_bytes = self.live_bytes.saturating_add(other.live_bytes);
+    }
+
+    /// Gives up a part that turned out to be another's. How large the peak was
+    /// without it is not known: it stays, but for what was never its own.
+    pub(super) fn take_out(&mut self, other: Account) {
+        self.allocated.take_out(other.allocated);
+        self.freed.take_out(other.freed);
+        self.live_bytes = self.live_bytes.saturating_sub(other.live_bytes);
+        self.peak_bytes = self.peak_bytes.min(self.allocated.bytes);
     }
 }
 
@@ -119,6 +140,8 @@ pub struct EndpointTotals {
     pub status: BTreeMap<u16, u64>,
     /// Everything allocated, also by requests that have not ended.
     pub allocated: Sum,
+    /// Of what was allocated, how much by which rule.
+    pub by_rule: ByRule,
     /// Of what was allocated, what was freed within the retention time.
     pub freed: Sum,
     /// Requested bytes, by request.
@@ -185,6 +208,7 @@ impl EndpointTotals {
             *self.status.entry(status).or_default() += 1;
         }
         self.allocated.merge(allocated);
+        self.add_by_rule(&request.by_rule);
         self.freed.merge(freed);
         self.alloc_bytes.record(allocated.bytes);
         self.alloc_count.record(allocated.count);
@@ -204,6 +228,13 @@ impl EndpointTotals {
             *self.status.entry(status).or_default() += 1;
         }
         self.allocated.merge(request.account.allocated);
+        self.add_by_rule(&request.by_rule);
         self.freed.merge(request.account.freed);
+    }
+
+    fn add_by_rule(&mut self, by_rule: &ByRule) {
+        for (sum, more) in self.by_rule.iter_mut().zip(by_rule) {
+            sum.merge(*more);
+        }
     }
 }

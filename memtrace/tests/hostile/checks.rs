@@ -77,6 +77,16 @@ pub fn adds_up(report: &Report) {
         sums[1] += of_reason.alloc_count;
         sums[2] += of_reason.live_bytes;
     }
+    let ambiguous = unattributed.by_reason.get("ambiguous");
+    assert_eq!(
+        unattributed
+            .ambiguous
+            .iter()
+            .map(|a| a.alloc_bytes)
+            .sum::<u64>(),
+        ambiguous.map_or(0, |reason| reason.alloc_bytes),
+        "bytes that are disputed"
+    );
     assert_eq!(sums[0], unattributed.alloc_bytes, "bytes of reasons");
     assert_eq!(sums[1], unattributed.alloc_count, "blocks of reasons");
     assert_eq!(sums[2], unattributed.live_bytes, "live bytes of reasons");
@@ -106,7 +116,23 @@ pub fn adds_up(report: &Report) {
 }
 
 fn endpoint_adds_up(endpoint: &Endpoint) {
+    let by_rule = endpoint.attribution.values();
+    assert_eq!(
+        by_rule.clone().map(|rule| rule.alloc_bytes).sum::<u64>(),
+        endpoint.alloc_bytes.total,
+        "bytes by rule"
+    );
+    assert_eq!(
+        by_rule.map(|rule| rule.alloc_count).sum::<u64>(),
+        endpoint.alloc_count.total,
+        "blocks by rule"
+    );
     let outcomes = &endpoint.outcomes;
+    assert_eq!(
+        outcomes.ended_by_client + outcomes.ended_by_server + outcomes.ended_by_process_end,
+        outcomes.aborted + outcomes.no_response,
+        "who ended requests"
+    );
     let ended = outcomes.complete + outcomes.aborted + outcomes.no_response;
     assert_ne!(endpoint.requests, 0, "{endpoint:?}");
     assert_eq!(ended + endpoint.in_flight, endpoint.requests);

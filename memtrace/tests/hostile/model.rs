@@ -126,6 +126,8 @@ pub struct Expected {
     /// clear whose work that was: its peak may be reported too low, never too
     /// high.
     pub peaks_may_be_lower: BTreeSet<String>,
+    /// Endpoints with requests that lost work to another.
+    pub peaks_unknown: BTreeSet<String>,
 }
 
 /// These figures of a report.
@@ -165,8 +167,8 @@ enum Owner {
     Open,
 }
 
-/// What the thread does: something known, or something that falls to an owner
-/// if nothing else is proven.
+/// What the thread does: something that a rule claims, or something that falls
+/// to an owner if nothing else is proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     For(Owner),
@@ -184,6 +186,8 @@ struct Block {
     died: usize,
     /// It was freed, before its request's retention time was over.
     freed_in_time: bool,
+    /// Number of the stretch of work with which it came.
+    stretch: usize,
 }
 
 #[derive(Debug)]
@@ -198,6 +202,8 @@ struct Request {
     retained_bytes: u64,
     peak_bytes: u64,
     peak_may_be_lower: bool,
+    /// It lost work to another, and what its peak was without that is not known.
+    peak_unknown: bool,
     request_bytes: u64,
     response_bytes: u64,
 }
@@ -226,6 +232,8 @@ struct Server {
     blocks: Vec<Block>,
     slots: [Option<usize>; SLOTS],
     work: Work,
+    /// Number of the current stretch of work.
+    stretch: usize,
     malformed: u64,
 }
 
@@ -241,6 +249,7 @@ pub fn run(steps: &[Step], retain_ns: u64) -> (Vec<RawEvent>, Expected) {
         blocks: Vec::new(),
         slots: [None; SLOTS],
         work: Work::Open(Owner::Reason("startup")),
+        stretch: 0,
         malformed: 0,
     };
     server.emit(EventBody::Process(ProcessFact {
@@ -292,6 +301,15 @@ impl Server {
         let request = &mut self.requests[index];
         if !request.settled {
             request.settled = true;
+            // What is presumed to be its own now stays so.
+            if self.work == Work::Open(Owner::Request(index)) {
+                for block in &mut self.blocks {
+                    if block.owner == Owner::Open {
+                        block.owner = Owner::Request(index);
+                        block.freed_in_time = !block.live;
+                    }
+                }
+            }
             let of_request = |block: &&Block| block.live && block.owner == Owner::Request(index);
             let kept = self.blocks.iter().filter(of_request);
             request.retained_bytes = kept.map(|block| block.size).sum();
@@ -311,20 +329,43 @@ impl Server {
 
     /// The thread turns to something else: blocks of open work get their owner.
     fn turn(&mut self, work: Work, proven: Option<Owner>) {
-        if let Work::Open(fallback) = self.work {
-            let owner = match proven.unwrap_or(fallback) {
+        let (presumed, claimed) = match self.work {
+            Work::Open(presumed) => (presumed, None),
+            Work::For(Owner::Request(index)) => (Owner::Request(index), Some(index)),
+            Work::For(owner) => (owner, None),
+        };
+        let disputed = match (claimed, proven) {
+            (Some(claimed), Some(Owner::Request(proof))) => claimed != proof,
+            _ => false,
+        };
+        if let (Owner::Request(index), Some(owner)) = (presumed, proven)
+            && presumed != owner
+        {
+            self.requests[index].peak_unknown = true;
+        }
+        let fixed = matches!(self.work, Work::For(Owner::Reason(_)));
+        let owner = if disputed {
+            Owner::Reason("ambiguous")
+        } else {
+            match proven.filter(|_| !fixed).unwrap_or(presumed) {
                 Owner::Request(index) if self.requests[index].settled => {
                     Owner::Reason("ended_request")
                 }
                 owner => owner,
-            };
-            for block in &mut self.blocks {
-                if block.owner == Owner::Open {
-                    block.owner = owner;
-                    block.freed_in_time = !block.live;
-                }
+            }
+        };
+        for block in &mut self.blocks {
+            let of_claim = claimed.is_some_and(|claimed| {
+                block.owner == Owner::Request(claimed)
+                    && block.stretch == self.stretch
+                    && !self.requests[claimed].settled
+            });
+            if block.owner == Owner::Open || disputed && of_claim {
+                block.owner = owner;
+                block.freed_in_time = !block.live;
             }
         }
+        self.stretch += 1;
         self.work = work;
     }
 
@@ -429,6 +470,7 @@ impl Server {
             retained_bytes: 0,
             peak_bytes: 0,
             peak_may_be_lower: false,
+            peak_unknown: false,
             request_bytes: bytes.len() as u64,
             response_bytes: 0,
         });
@@ -500,9 +542,12 @@ impl Server {
         self.blocks.push(Block {
             size,
             owner: match self.work {
+                // It has been added up already.
+                Work::For(Owner::Request(index)) if self.requests[index].settled => Owner::Open,
                 Work::For(owner) => owner,
                 Work::Open(_) => Owner::Open,
             },
+            stretch: self.stretch,
             live: true,
             born: self.events.len(),
             died: usize::MAX,
@@ -531,12 +576,16 @@ impl Server {
             ..Figures::default()
         };
         let mut peaks_may_be_lower = BTreeSet::new();
+        let mut peaks_unknown = BTreeSet::new();
         for request in &self.requests {
             if let Ok(name) = &request.name {
                 let figures = figures.endpoints.entry(name.clone()).or_default();
                 figures.requests += 1;
                 if request.peak_may_be_lower {
                     peaks_may_be_lower.insert(name.clone());
+                }
+                if request.peak_unknown {
+                    peaks_unknown.insert(name.clone());
                 }
                 match request.end_ns {
                     Some(end_ns) => {
@@ -579,6 +628,7 @@ impl Server {
         Expected {
             figures,
             peaks_may_be_lower,
+            peaks_unknown,
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::Message::*;
 use super::Side::{Client, Server};
 use super::*;
+use crate::message::Protocol;
 
 mod trouble;
 
@@ -69,7 +70,11 @@ fn short(message: &Message) -> String {
             format!(
                 "head {} {method} {target} {} {head_bytes}{}{}{}",
                 exchange.0,
-                protocol.name().trim_start_matches("HTTP/"),
+                if *protocol == Protocol::Http10 {
+                    "1.0"
+                } else {
+                    "1.1"
+                },
                 flag(!keep_alive, " close"),
                 flag(*expect_continue, " expect"),
                 flag(!complete, " cut"),
