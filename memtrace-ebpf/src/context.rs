@@ -1,8 +1,8 @@
 //! The context in which a thread of a language runtime works: for CPython the
 //! contextvars context, of which each asyncio task has one of its own.
 //!
-//! Read where an allocation is stated, and stated when it differs from the one
-//! stated last. The running thread state is the process's, not the thread's:
+//! Read where an allocation or moved bytes are stated, and stated when it differs
+//! from the one stated last. The running thread state is the process's, not the thread's:
 //! it counts only if it names this very thread, which also guards against a
 //! layout that is not the expected one.
 
@@ -49,7 +49,7 @@ pub fn state_if_changed(pid: u32, tid: u32, thread: &mut ThreadState) {
         Some(0) | None => return,
         Some(_) => {}
     }
-    let Some(context) = current_context(pid) else {
+    let Some(context) = current_context(pid, thread) else {
         return;
     };
     if context != thread.context {
@@ -58,26 +58,30 @@ pub fn state_if_changed(pid: u32, tid: u32, thread: &mut ThreadState) {
     }
 }
 
-/// The context of the running CPython thread, if this thread is that one.
+/// The context of this thread. In a system call another thread may hold the
+/// interpreter: then it is read from the state in which this one was seen
+/// before, which lasts as long as the thread.
 #[inline(always)]
-fn current_context(pid: u32) -> Option<u64> {
+fn current_context(pid: u32, thread: &mut ThreadState) -> Option<u64> {
     // SAFETY: an entry is replaced or removed only with its process or program.
     let target = *unsafe { TARGETS.get(pid) }?;
     if target.thread_state_at == 0 || config!(offsets.task_fsbase) == 0 {
         return None;
     }
-    let running: u64 = read_user(target.thread_state_at)?;
-    if running == 0 {
-        return None;
-    }
-    let thread: u64 = read_user(running + u64::from(target.thread_id_offset))?;
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() };
     let own: u64 = read(task, config!(offsets.task_fsbase))?;
-    if thread != own || own == 0 {
+    if own == 0 {
         return None;
     }
-    read_user(running + u64::from(target.context_offset))
+    let names = u64::from(target.thread_id_offset);
+    let running = read_user(target.thread_state_at).unwrap_or(0);
+    if running != 0 && read_user(running + names) == Some(own) {
+        thread.python = running;
+    } else if thread.python == 0 || read_user(thread.python + names) != Some(own) {
+        return None;
+    }
+    read_user(thread.python + u64::from(target.context_offset))
 }
 
 #[inline(always)]

@@ -99,6 +99,9 @@ pub struct ThreadState {
     pub active: u64,
     /// The runtime context stated last; 0 if it must be stated again.
     pub context: u64,
+    /// The thread's own state in its CPython interpreter, once it was seen to
+    /// run; 0 before.
+    pub python: u64,
 }
 
 /// The outermost allocator call that has not returned.
@@ -147,6 +150,7 @@ const EMPTY: ThreadState = ThreadState {
     },
     active: 0,
     context: 0,
+    python: 0,
 };
 
 /// Process and thread id of the current task.

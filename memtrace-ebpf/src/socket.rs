@@ -27,6 +27,7 @@ use memtrace_common::{
 };
 
 use crate::{
+    context,
     emit::{QUIET, URGENT, header, record},
     kernel::{StreamSocket, read, stream_socket},
     maps::{
@@ -332,6 +333,7 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
     let Some(state) = thread_state(tid) else {
         return;
     };
+    context::state_if_changed(pid, tid, state);
     touched(state);
     let mut part = Part {
         kind,

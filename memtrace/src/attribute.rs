@@ -4,44 +4,47 @@
 //! `store`. Pure: no clock, no I/O, no memory of sizes; the same events give
 //! the same answers.
 //!
-//! The rules for a thread:
-//! - it works for a request from the moment it receives bytes of it, until it
-//!   receives on another connection, accepts, waits for new events, or closes;
-//! - what it receives on a connection that its process opened is for the
-//!   request on whose behalf it sent there last;
-//! - sending bytes of a response proves whose work it did since it last
-//!   waited or turned: that stretch is settled then;
+//! Work is done by strands (`strand`): threads, or contexts of a language
+//! runtime. The rules:
+//! - a strand works for a request from the moment it receives bytes of it, until
+//!   it receives on another connection, accepts, waits for new events, or
+//!   closes;
+//! - sending bytes of a response proves whose work the strand did since it last
+//!   turned: that stretch is settled then; if another rule had claimed it for
+//!   another request, it is ambiguous;
 //! - once a response has ended, what follows falls to the same request unless
 //!   something else is proven (clean-up after the response);
-//! - in a runtime whose contexts are read (asyncio), a context works for the
-//!   request for which it was made, on whichever thread and after whatever
-//!   wait it runs;
+//! - what a strand receives on a connection that its process opened is for
+//!   whoever sent there last;
+//! - a context works for the request for which it was made; one that serves a
+//!   connection works for the connection's current request; one that was made
+//!   by work of which nobody knows yet whose it is follows that work;
 //! - a wait for a single descriptor in the middle of a request (a database's
 //!   answer, say) is part of the request.
 
 mod attributed;
 mod connection;
-mod context;
 mod process;
 mod reason;
-mod thread;
+mod strand;
+mod work;
 
 pub use attributed::{
     Attributed, Claim, ConnCount, ConnKind, Credit, EndedBy, How, Outcome, Owner, ProcessIndex,
 };
 pub use reason::Reason;
 
-use memtrace_common::event::WaitKind;
+use memtrace_common::event::{ContextKind, WaitKind};
 
 use crate::{
     event::{Data, Direction, Event, EventBody},
-    id::{ProcessId, SocketId, StreamId},
+    id::{ProcessId, RequestId, SocketId, StreamId},
     message::Message,
 };
-use connection::{AfterWrite, Connections, Moment, Turn};
-use context::Contexts;
+use connection::{AfterWrite, Caller, ConnRef, Connections, Moment, Turn};
 use process::Processes;
-use thread::{Context, Reading, Thread, Threads};
+use strand::{BETWEEN, Origin, Reading, StrandId, Strands, Thread};
+use work::Doing;
 
 /// The name under which connections that could not be followed are counted.
 pub const LOSS_CONNECTIONS_FULL: &str = "connections_full";
@@ -50,9 +53,8 @@ pub const LOSS_CONNECTIONS_FULL: &str = "connections_full";
 #[derive(Debug, Default)]
 pub struct Attributor {
     processes: Processes,
-    threads: Threads,
+    strands: Strands,
     connections: Connections,
-    contexts: Contexts,
     overflow_told: u64,
     /// Messages whose cause, the next event, is not known yet.
     messages: Vec<Said>,
@@ -66,8 +68,6 @@ struct Said {
     stream: StreamId,
     messages: Vec<Message>,
 }
-
-const BETWEEN: Context = Context::unknown(Reason::BetweenRequests);
 
 impl Attributor {
     /// Nothing is known yet.
@@ -131,8 +131,11 @@ impl Attributor {
                 self.processes.set_served(process);
                 self.connections
                     .open(fact.socket, process, ConnKind::Accepted, true, ts_ns, out);
-                let setup = Context::Reason(Reason::ConnectionSetup);
-                self.turn(pid, tid, setup, None, out);
+                self.turn(pid, tid, Doing::Reason(Reason::ConnectionSetup), None, out);
+                let conn = self.connections.of_socket(fact.socket);
+                if let Some(thread) = self.strands.thread_mut(tid) {
+                    thread.accepted = conn;
+                }
             }
             EventBody::Connect(fact) => {
                 let process = self.processes.of_pid(pid, out);
@@ -180,12 +183,11 @@ impl Attributor {
             }
             EventBody::Exec { start_ns: _ } => {
                 let index = self.processes.of_pid(pid, out);
-                self.threads.end_process(index, None, out);
-                self.contexts.end_process(index);
+                self.strands.end_process(index, out);
                 out.push(Attributed::ProcessExec { index });
             }
             EventBody::Exit { process } => {
-                self.threads.end(tid, out);
+                self.strands.end_thread(tid, out);
                 if *process {
                     self.end_process(pid, ts_ns, out);
                 }
@@ -197,19 +199,12 @@ impl Attributor {
             | EventBody::Counter { .. }
             | EventBody::ManagedAlloc { .. }
             | EventBody::TypeName { .. } => {}
-            EventBody::Context { context, kind: _ } => self.context(pid, tid, *context, out),
+            EventBody::Context { context, kind } => self.context(pid, tid, *context, *kind, out),
             EventBody::ContextMade {
                 context,
                 parent,
-                kind: _,
-            } => {
-                let process = self.begin_thread(pid, tid, out);
-                let request = match parent {
-                    0 => self.threads.request_of(tid),
-                    parent => self.contexts.request(process, *parent),
-                };
-                self.contexts.made(process, *context, request);
-            }
+                kind,
+            } => self.context_made(pid, tid, *context, *parent, *kind, out),
             EventBody::Process(fact) => {
                 self.end_predecessor(fact.process, ts_ns, out);
                 self.processes.described(fact, out);
@@ -236,8 +231,7 @@ impl Attributor {
     /// A process has ended, and all that belonged to it.
     fn end_process(&mut self, pid: u32, ts_ns: u64, out: &mut Vec<Attributed>) {
         if let Some(index) = self.processes.ended(pid) {
-            self.threads.end_process(index, None, out);
-            self.contexts.end_process(index);
+            self.strands.end_process(index, out);
             self.connections.end_process(index, ts_ns, out);
             out.push(Attributed::ProcessEnd { index });
         }
@@ -275,12 +269,12 @@ impl Attributor {
     /// No event follows: work that is still open falls to its presumed owner.
     pub fn finish(&mut self, out: &mut Vec<Attributed>) {
         self.take_messages(None, out);
-        self.threads.finish(out);
+        self.strands.finish(out);
     }
 
     fn credit(&mut self, pid: u32, tid: u32, out: &mut Vec<Attributed>) -> (ProcessIndex, Credit) {
         let process = self.begin_thread(pid, tid, out);
-        let credit = self.threads.credit(tid, out);
+        let credit = self.strands.credit(tid, out);
         (
             process,
             credit.unwrap_or(Credit::Reason(Reason::BackgroundThread)),
@@ -291,7 +285,7 @@ impl Attributor {
     fn begin_thread(&mut self, pid: u32, tid: u32, out: &mut Vec<Attributed>) -> ProcessIndex {
         let process = self.processes.of_pid(pid, out);
         let processes = &self.processes;
-        self.threads.get_or_begin(tid, process, || {
+        self.strands.get_or_begin(tid, process, || {
             let starting = !processes.was_attached(process) && !processes.has_served(process);
             if starting {
                 Reason::Startup
@@ -304,80 +298,169 @@ impl Attributor {
 
     /// A thread made while a connection is set up is made to serve it.
     fn thread_begins(&mut self, parent_tid: u32, tid: u32, out: &mut Vec<Attributed>) {
-        if let Some(parent) = self.threads.get(parent_tid) {
-            let setup = Context::Reason(Reason::ConnectionSetup);
-            if parent.context == setup {
-                let thread = Thread {
-                    served: false,
-                    ..*parent
-                };
-                self.threads.inherit(tid, thread, out);
-            }
+        if let Some(parent) = self.strands.thread(parent_tid)
+            && parent.own == Doing::Reason(Reason::ConnectionSetup)
+        {
+            let thread = Thread {
+                context: None,
+                served: false,
+                reading: None,
+                ..*parent
+            };
+            self.strands.inherit(tid, thread, out);
         }
     }
 
+    /// The thread turns to something else on the strand on which it works.
     fn turn(
         &mut self,
         pid: u32,
         tid: u32,
-        context: Context,
+        next: Doing,
         proven: Option<Owner>,
         out: &mut Vec<Attributed>,
     ) {
         let process = self.begin_thread(pid, tid, out);
+        let attached = self.processes.was_attached(process);
+        let Some(thread) = self.strands.thread_mut(tid) else {
+            return;
+        };
+        thread.accepted = None;
         // The first connection of a thread that ran before the trace tells what
         // it was: no background thread, but one whose message had been missed.
-        let first = self.threads.get(tid).is_some_and(|thread| !thread.served);
-        let proven = if first && self.processes.was_attached(process) && proven.is_none() {
-            Some(Owner::Reason(Reason::BeforeFirstHead))
-        } else {
-            proven
+        let first = !std::mem::replace(&mut thread.served, true);
+        let proven = match proven {
+            None if first && attached => Some(Owner::Reason(Reason::BeforeFirstHead)),
+            proven => proven,
         };
-        self.threads.turn(tid, context, proven, out);
-        let fallback = || Reason::BackgroundThread;
-        self.threads.get_or_begin(tid, process, fallback).served = true;
+        let strand = self.strands.current(tid);
+        self.strands.turn(strand, next, proven, out);
     }
 
     fn data(&mut self, pid: u32, tid: u32, data: &Data, out: &mut Vec<Attributed>) {
         let process = self.begin_thread(pid, tid, out);
-        let working_for = self.threads.request_of(tid);
-        let turn = self.connections.data(data, process, working_for, out);
+        let Some((conn, turn)) = self.connections.data(data, process, out) else {
+            return;
+        };
+        let strand = self.strands.current(tid);
         match turn {
             Turn::Stay => {}
+            Turn::Asked => self.asked(strand, conn, out),
+            Turn::Answered(caller) => self.answered(pid, tid, strand, conn, caller, out),
             Turn::To(owner) => {
                 self.processes.set_served(process);
                 let idle = self
-                    .threads
-                    .get(tid)
-                    .is_some_and(|thread| thread.context.presumes(Reason::BetweenRequests));
+                    .strands
+                    .doing(strand)
+                    .is_some_and(|doing| doing.presumes(Reason::BetweenRequests));
                 let proven = idle.then_some(Owner::Reason(Reason::ReceiveBuffer));
-                let context = match owner {
-                    Owner::Request(claim) => Context::request(claim.request, claim.how),
-                    Owner::Reason(reason) => Context::Reason(reason),
+                let next = match owner {
+                    Owner::Request(claim) => Doing::request(claim.request, claim.how),
+                    Owner::Reason(reason) => Doing::Reason(reason),
                 };
-                self.turn(pid, tid, context, proven, out);
+                self.turn(pid, tid, next, proven, out);
                 if let (Owner::Request(claim), Direction::Recv) = (owner, data.direction) {
-                    self.threads.set_reading(
-                        tid,
-                        Some(Reading {
-                            request: claim.request,
-                            context: None,
-                        }),
-                    );
+                    let request = claim.request;
+                    self.learn(strand, conn, Some(request));
+                    self.reads(tid, request, conn);
                 }
             }
             Turn::Wrote(wrote, after) => {
-                let context = match after {
-                    AfterWrite::Same => Context::request(wrote, How::Answered),
-                    AfterWrite::Next(next) => Context::request(next, How::Received),
-                    AfterWrite::Ended => Context::request(wrote, How::Afterwards),
+                let next = match after {
+                    AfterWrite::Same => Doing::request(wrote, How::Answered),
+                    AfterWrite::Next(next) => Doing::request(next, How::Received),
+                    AfterWrite::Ended => Doing::request(wrote, How::Afterwards),
                 };
                 let proven = Some(Owner::Request(Claim {
                     request: wrote,
                     how: How::Answered,
                 }));
-                self.turn(pid, tid, context, proven, out);
+                self.turn(pid, tid, next, proven, out);
+                self.learn(strand, conn, None);
             }
+        }
+    }
+
+    /// Something was asked of another server: the answer is for the same.
+    fn asked(&mut self, strand: StrandId, conn: ConnRef, out: &mut Vec<Attributed>) {
+        let claimed = self.strands.doing(strand).and_then(Doing::claimed);
+        let caller = match claimed {
+            Some(request) => Some(Caller::Request(request)),
+            None => {
+                self.strands.set_asked(strand);
+                self.strands.refer(strand, out).map(Caller::Work)
+            }
+        };
+        self.connections.set_caller(conn, caller);
+    }
+
+    /// An answer came to what had been asked on someone's behalf.
+    fn answered(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        strand: StrandId,
+        conn: ConnRef,
+        caller: Caller,
+        out: &mut Vec<Attributed>,
+    ) {
+        let own = self.strands.doing(strand).and_then(Doing::work);
+        let next = match caller {
+            Caller::Request(request) => Doing::request(request, How::Backend),
+            // It is what this strand is doing anyway.
+            Caller::Work(work) if own == Some(work) => return,
+            Caller::Work(work) => match self.strands.works.owner(work) {
+                Some(Owner::Request(claim)) => Doing::request(claim.request, How::Backend),
+                Some(Owner::Reason(_)) => BETWEEN,
+                None => Doing::following(work),
+            },
+        };
+        let request = next.claimed();
+        // A strand that goes on with the same does not begin anew.
+        let same =
+            request.is_some() && self.strands.doing(strand).and_then(Doing::claimed) == request;
+        if !same {
+            let idle = self
+                .strands
+                .doing(strand)
+                .is_some_and(|doing| doing.presumes(Reason::BetweenRequests));
+            let proven = idle.then_some(Owner::Reason(Reason::ReceiveBuffer));
+            self.turn(pid, tid, next, proven, out);
+        }
+        self.learn(strand, conn, request);
+        if let Some(request) = request {
+            self.reads(tid, request, conn);
+        }
+    }
+
+    /// The thread has received bytes of a request.
+    fn reads(&mut self, tid: u32, request: RequestId, conn: ConnRef) {
+        if let Some(thread) = self.strands.thread_mut(tid) {
+            thread.reading = Some(Reading {
+                request,
+                conn,
+                context: None,
+            });
+        }
+    }
+
+    /// Bytes were moved on a connection in a context: it may be the one that
+    /// serves the connection. `request`: of which bytes were received.
+    fn learn(&mut self, strand: StrandId, conn: ConnRef, request: Option<RequestId>) {
+        let StrandId::Context(process, context) = strand else {
+            return;
+        };
+        if let Some(context) = self.strands.context_mut(process, context) {
+            context.origin = match context.origin {
+                Origin::Unknown | Origin::Work(_) => Origin::Connection(conn),
+                Origin::Connection(known) if known != conn => Origin::Shared,
+                // A callback that was set up during one request and receives
+                // for another serves the connection, not the request.
+                Origin::Request(of) if request.is_some_and(|request| request != of) => {
+                    Origin::Connection(conn)
+                }
+                known @ (Origin::Request(_) | Origin::Connection(_) | Origin::Shared) => known,
+            };
         }
     }
 
@@ -390,8 +473,8 @@ impl Attributor {
         last: bool,
         out: &mut Vec<Attributed>,
     ) {
-        let worked_here = match self.threads.get(tid).map(|thread| thread.context) {
-            Some(context) => match context.claimed() {
+        let worked_here = match self.strands.doing(self.strands.current(tid)) {
+            Some(doing) => match doing.claimed() {
                 Some(request) => self.connections.owes(socket, request),
                 // After a response, or with nothing to do: whatever the
                 // connection, the thread is done with it.
@@ -406,70 +489,163 @@ impl Attributor {
     }
 
     fn wait(&mut self, tid: u32, kind: WaitKind, descriptors: u32, out: &mut Vec<Attributed>) {
-        let Some(thread) = self.threads.get(tid) else {
-            return;
-        };
         let for_new_events = match kind {
             WaitKind::Epoll | WaitKind::Accept => true,
             WaitKind::Poll => descriptors > 1,
             // The highest descriptor says nothing of how many there are.
             WaitKind::Select => false,
         };
-        let in_request = thread.context.claimed().is_some();
+        let Some(thread) = self.strands.thread_mut(tid) else {
+            return;
+        };
+        thread.accepted = None;
+        let in_request = match thread.own {
+            Doing::Open { asked: true, .. } => true,
+            own => own.claimed().is_some(),
+        };
+        let (process, context) = (thread.process, thread.context);
         if for_new_events || !in_request {
-            self.threads.turn(tid, BETWEEN, None, out);
-            self.threads.set_reading(tid, None);
+            thread.reading = None;
+            self.strands.turn(StrandId::Thread(tid), BETWEEN, None, out);
+        }
+        // A loop's own context waits with the loop, a task's does not: it goes
+        // on later.
+        let Some(context) = context else { return };
+        let Some(known) = self.strands.context(process, context) else {
+            return;
+        };
+        if known.kind != ContextKind::Python {
+            return;
+        }
+        let of_loop = match known.origin {
+            Origin::Shared | Origin::Connection(_) => true,
+            Origin::Unknown => !known.made,
+            Origin::Request(_) | Origin::Work(_) => false,
+        };
+        if for_new_events && of_loop {
+            self.strands
+                .turn(StrandId::Context(process, context), BETWEEN, None, out);
+        }
+        // It is stated again before anything else is done in it.
+        if let Some(thread) = self.strands.thread_mut(tid) {
+            thread.context = None;
+            if for_new_events {
+                thread.reading = None;
+            }
         }
     }
 
     /// The thread goes on in another context of its runtime, or says again
     /// which one it is in.
-    fn context(&mut self, pid: u32, tid: u32, context: u64, out: &mut Vec<Attributed>) {
+    fn context(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        context: u64,
+        kind: ContextKind,
+        out: &mut Vec<Attributed>,
+    ) {
         let process = self.begin_thread(pid, tid, out);
-        let Some(thread) = self.threads.get(tid).copied() else {
+        let known = (context != 0).then_some(context);
+        if known.is_some() {
+            self.strands.meet_context(process, context, kind, out);
+        }
+        let Some(thread) = self.strands.thread_mut(tid) else {
             return;
         };
-        if let Some(request) = self.contexts.request(process, context) {
-            if thread.context.claimed() != Some(request) {
-                let context = Context::request(request, How::Context);
-                self.threads.turn(tid, context, None, out);
-            }
+        thread.context = known;
+        let own = StrandId::Thread(tid);
+        let received = thread.reading.filter(|reading| reading.context.is_none());
+        if let Some(reading) = &mut thread.reading {
+            reading.context.get_or_insert(context);
+        }
+        let reading = thread.reading.filter(|reading| reading.context == known);
+        let Some(&strand::Context { origin, doing, .. }) = self.strands.context(process, context)
+        else {
             return;
-        }
-        match thread.reading {
-            // The first context after bytes were received is that of whoever
-            // reads them.
-            Some(Reading {
-                request,
-                context: None,
-            }) => self.threads.set_reading(
-                tid,
-                Some(Reading {
-                    request,
-                    context: Some(context),
-                }),
-            ),
-            Some(Reading {
-                request,
-                context: Some(reader),
-            }) if reader == context => {
-                let busy_otherwise = thread
-                    .context
-                    .claimed()
-                    .is_some_and(|other| other != request);
-                if busy_otherwise {
-                    let context = Context::request(request, How::Received);
-                    self.threads.turn(tid, context, None, out);
-                }
+        };
+        let strand = StrandId::Context(process, context);
+        if let Some(reading) = received {
+            // It was not the thread that received it, but what runs on it.
+            if self.strands.doing(own).and_then(Doing::claimed) == Some(reading.request) {
+                self.strands.turn(own, BETWEEN, None, out);
             }
-            // Another reader's, or one of nobody known: what follows is open.
-            Some(Reading { .. }) | None => {
-                let in_request = thread.context.claimed().is_some();
-                if in_request {
-                    self.threads.turn(tid, BETWEEN, None, out);
-                    self.threads.set_reading(tid, None);
-                }
-            }
+            self.learn(strand, reading.conn, Some(reading.request));
         }
+        let next = match origin {
+            Origin::Request(request) => Doing::request(request, How::Context),
+            Origin::Connection(conn) => match (self.connections.current(conn), reading) {
+                (Some(request), _) => Doing::request(request, How::Context),
+                (None, Some(reading)) if reading.conn == conn => {
+                    Doing::request(reading.request, How::Received)
+                }
+                (None, _) if self.connections.is_unused(conn) => {
+                    Doing::unknown(Reason::ConnectionSetup)
+                }
+                (None, _) => return,
+            },
+            Origin::Work(work) => match self.strands.works.owner(work) {
+                Some(Owner::Request(claim)) => {
+                    if let Some(context) = self.strands.context_mut(process, context) {
+                        context.origin = Origin::Request(claim.request);
+                    }
+                    Doing::request(claim.request, How::Context)
+                }
+                Some(Owner::Reason(_)) => return,
+                None => Doing::following(work),
+            },
+            Origin::Unknown | Origin::Shared => match reading {
+                // The first context after bytes were received is that of
+                // whoever reads them.
+                Some(reading) => Doing::request(reading.request, How::Received),
+                None if doing.claimed().is_some() => BETWEEN,
+                None => return,
+            },
+        };
+        let same = match (doing.claimed(), next.claimed()) {
+            (Some(now), Some(next)) => now == next,
+            (None, None) => doing.work().is_some() || doing == next,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if !same {
+            self.strands.turn(strand, next, None, out);
+        }
+    }
+
+    /// A context was made: whoever made it works on behalf of the same.
+    fn context_made(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        context: u64,
+        parent: u64,
+        kind: ContextKind,
+        out: &mut Vec<Attributed>,
+    ) {
+        let process = self.begin_thread(pid, tid, out);
+        let maker = match parent {
+            0 => self.strands.current(tid),
+            parent => StrandId::Context(process, parent),
+        };
+        let of_maker = match maker {
+            StrandId::Context(process, context) => self
+                .strands
+                .context(process, context)
+                .map(|context| context.origin),
+            StrandId::Thread(_) => None,
+        };
+        let accepted = self.strands.thread(tid).and_then(|thread| thread.accepted);
+        let claimed = self.strands.doing(maker).and_then(Doing::claimed);
+        let origin = match (claimed, accepted, of_maker) {
+            (Some(request), _, _) => Origin::Request(request),
+            (None, Some(conn), _) => Origin::Connection(conn),
+            (None, None, Some(Origin::Connection(conn))) => Origin::Connection(conn),
+            (None, None, _) => match self.strands.refer(maker, out) {
+                Some(work) => Origin::Work(work),
+                None => Origin::Unknown,
+            },
+        };
+        self.strands
+            .make_context(process, context, kind, origin, out);
     }
 }

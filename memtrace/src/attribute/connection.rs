@@ -12,7 +12,7 @@ use crate::{
         process::Processes,
     },
     event::{Data, Direction},
-    id::{ConnId, RequestId, SocketId, StreamId},
+    id::{ConnId, RequestId, SocketId, StreamId, WorkId},
     message::{Abandoned, Defect, ExchangeId, Message, Role},
     protocol::session::SESSIONS_MAX,
 };
@@ -34,11 +34,31 @@ impl Key {
     }
 }
 
+/// A connection, in a way that finds it again as long as it lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnRef {
+    key: Key,
+    id: ConnId,
+}
+
+/// On whose behalf bytes were sent to another server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A request's.
+    Request(RequestId),
+    /// That of a stretch of work of which nobody knew whose it was.
+    Work(WorkId),
+}
+
 /// What a thread turns to because of a socket fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// It stays with what it did.
     Stay,
+    /// It asked something of another server.
+    Asked,
+    /// It received an answer to what was asked on someone's behalf.
+    Answered(Caller),
     /// From now on it works for this owner.
     To(Owner),
     /// It sent bytes of this request's response, so what it did until now and
@@ -83,9 +103,11 @@ struct Conn {
     ended: Option<RequestId>,
     /// The request that upgraded the connection and keeps it.
     upgraded: Option<Upgraded>,
-    /// For connections on which the process is the client: the request on whose
-    /// behalf bytes were last sent.
-    caller: Option<RequestId>,
+    /// For connections on which the process is the client: on whose behalf bytes
+    /// were last sent.
+    caller: Option<Caller>,
+    /// A request has begun on it.
+    used: bool,
     malformed: bool,
     /// The peer has closed its side, or a call on it has failed for good.
     peer_gone: bool,
@@ -170,6 +192,7 @@ impl Connections {
                 ended: None,
                 upgraded: None,
                 caller: None,
+                used: false,
                 malformed: false,
                 peer_gone: false,
                 foreign: false,
@@ -212,35 +235,58 @@ impl Connections {
         self.request_next = request_next;
     }
 
-    /// Bytes moved; what they amount to was stated before. `working_for`: the
-    /// request that the thread works for, if that is clear.
+    /// Bytes moved; what they amount to was stated before. Returns on which
+    /// connection, and what it means for who moved them.
     pub fn data(
         &mut self,
         data: &Data,
         process: ProcessIndex,
-        working_for: Option<RequestId>,
         out: &mut Vec<Attributed>,
-    ) -> Turn {
-        let Some(conn) = self.known(data.stream, process, out) else {
-            return Turn::Stay;
-        };
-        conn.process = process;
-        conn.peer_gone |= data.direction == Direction::Recv && data.len == 0;
-        let front_before = conn.front_before.take().unwrap_or_else(|| conn.front());
-        if let Some(upgraded) = &mut conn.upgraded {
-            match data.direction {
-                Direction::Recv => {
-                    upgraded.request_bytes = upgraded.request_bytes.saturating_add(data.len);
-                }
-                Direction::Send => {
-                    upgraded.response_bytes = upgraded.response_bytes.saturating_add(data.len);
-                }
-            }
-            return Turn::To(received(upgraded.request, How::Received));
+    ) -> Option<(ConnRef, Turn)> {
+        let key = Key::of(data.stream, process);
+        let conn = self.known(data.stream, process, out)?;
+        let id = conn.id;
+        let turn = conn.data(data, process);
+        Some((ConnRef { key, id }, turn))
+    }
+
+    /// The connection of a socket, if it is known.
+    pub fn of_socket(&self, socket: SocketId) -> Option<ConnRef> {
+        let key = Key::Socket(socket);
+        let id = self.conns.get(&key)?.id;
+        Some(ConnRef { key, id })
+    }
+
+    fn get(&self, conn: ConnRef) -> Option<&Conn> {
+        self.conns
+            .get(&conn.key)
+            .filter(|found| found.id == conn.id)
+    }
+
+    /// The request that a connection is in the middle of, if the process
+    /// answers requests on it.
+    pub fn current(&self, conn: ConnRef) -> Option<RequestId> {
+        let conn = self.get(conn)?;
+        match (conn.role, conn.upgraded) {
+            (Some(Role::Server), Some(upgraded)) => Some(upgraded.request),
+            (Some(Role::Server), None) => conn.front(),
+            (Some(Role::Client) | None, _) => None,
         }
-        match conn.role {
-            Some(Role::Server) => conn.server_turn(data, front_before),
-            Some(Role::Client) | None => conn.client_turn(data.direction, working_for),
+    }
+
+    /// Whether no request has begun on a connection on which the process
+    /// answers requests.
+    pub fn is_unused(&self, conn: ConnRef) -> bool {
+        self.get(conn)
+            .is_some_and(|conn| conn.role == Some(Role::Server) && !conn.used)
+    }
+
+    /// On whose behalf bytes were sent on a connection to another server.
+    pub fn set_caller(&mut self, conn: ConnRef, caller: Option<Caller>) {
+        if let Some(found) = self.conns.get_mut(&conn.key)
+            && found.id == conn.id
+        {
+            found.caller = caller;
         }
     }
 
@@ -338,6 +384,27 @@ impl Connections {
 }
 
 impl Conn {
+    fn data(&mut self, data: &Data, process: ProcessIndex) -> Turn {
+        self.process = process;
+        self.peer_gone |= data.direction == Direction::Recv && data.len == 0;
+        let front_before = self.front_before.take().unwrap_or_else(|| self.front());
+        if let Some(upgraded) = &mut self.upgraded {
+            match data.direction {
+                Direction::Recv => {
+                    upgraded.request_bytes = upgraded.request_bytes.saturating_add(data.len);
+                }
+                Direction::Send => {
+                    upgraded.response_bytes = upgraded.response_bytes.saturating_add(data.len);
+                }
+            }
+            return Turn::To(received(upgraded.request, How::Received));
+        }
+        match self.role {
+            Some(Role::Server) => self.server_turn(data, front_before),
+            Some(Role::Client) | None => self.client_turn(data.direction),
+        }
+    }
+
     fn message(
         &mut self,
         message: &Message,
@@ -356,6 +423,7 @@ impl Conn {
                     responding: false,
                 });
                 self.malformed = false;
+                self.used = true;
                 out.push(Attributed::RequestBegin {
                     request,
                     conn: self.id,
@@ -561,17 +629,12 @@ impl Conn {
         }
     }
 
-    /// What comes back on a connection that the process opened is for the
-    /// request on whose behalf something was sent.
-    fn client_turn(&mut self, direction: Direction, working_for: Option<RequestId>) -> Turn {
+    /// What comes back on a connection that the process opened is for whoever
+    /// had something sent.
+    fn client_turn(&self, direction: Direction) -> Turn {
         match (direction, self.caller) {
-            (Direction::Send, _) => {
-                if working_for.is_some() {
-                    self.caller = working_for;
-                }
-                Turn::Stay
-            }
-            (Direction::Recv, Some(request)) => Turn::To(received(request, How::Backend)),
+            (Direction::Send, _) => Turn::Asked,
+            (Direction::Recv, Some(caller)) => Turn::Answered(caller),
             (Direction::Recv, None) => Turn::Stay,
         }
     }

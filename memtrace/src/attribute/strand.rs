@@ -1,0 +1,410 @@
+//! Who does work: strands.
+//!
+//! A strand is work that happens in sequence: a thread, or, in a language
+//! runtime whose contexts are read, whatever runs in one context (an asyncio
+//! task, a callback, a greenlet, a goroutine), on whichever thread and after
+//! whatever wait. Each does one stretch of work after the other ([`Doing`]).
+
+use std::collections::{HashMap, VecDeque};
+
+use memtrace_common::event::ContextKind;
+
+use crate::{
+    attribute::{
+        Attributed, Credit, Owner, ProcessIndex, Reason,
+        connection::ConnRef,
+        work::{Doing, Works},
+    },
+    id::{RequestId, WorkId},
+};
+
+/// Contexts remembered over all processes; the oldest is forgotten first.
+/// About 150 bytes each.
+const CONTEXTS_MAX: usize = 65_536;
+
+/// What the thread does while nothing is known of it but that it serves.
+pub const BETWEEN: Doing = Doing::unknown(Reason::BetweenRequests);
+
+/// A strand's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StrandId {
+    /// A thread, where it works in no context that is read.
+    Thread(u32),
+    /// A context of a process's language runtime.
+    Context(ProcessIndex, u64),
+}
+
+/// One thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Thread {
+    /// Its process.
+    pub process: ProcessIndex,
+    /// What it does outside of contexts.
+    pub own: Doing,
+    /// The context in which it works.
+    pub context: Option<u64>,
+    /// It has taken part in a connection.
+    pub served: bool,
+    /// The request of which it received bytes, as long as it has not waited.
+    pub reading: Option<Reading>,
+    /// The connection that it accepted last, as long as it has done nothing
+    /// else since.
+    pub accepted: Option<ConnRef>,
+}
+
+/// A request of which a thread received bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Which request.
+    pub request: RequestId,
+    /// On which connection.
+    pub conn: ConnRef,
+    /// The context in which the thread went on; `None` until it is stated.
+    pub context: Option<u64>,
+}
+
+/// A context of a language runtime.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// What is done in it.
+    pub doing: Doing,
+    /// On whose behalf it works.
+    pub origin: Origin,
+    /// What it is in its runtime.
+    pub kind: ContextKind,
+    /// It was seen to be made: all that was ever done in it is known.
+    pub made: bool,
+    /// In the order in which contexts were met: an address that was used again
+    /// has a later number.
+    number: u64,
+}
+
+/// On whose behalf a context works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody knows.
+    Unknown,
+    /// It was made for this request.
+    Request(RequestId),
+    /// It serves this connection, one request after the other.
+    Connection(ConnRef),
+    /// It was made by work of which nobody knew whose it was.
+    Work(WorkId),
+    /// It serves several connections at once: the loop's own.
+    Shared,
+}
+
+/// All strands of the traced processes.
+#[derive(Debug, Default)]
+pub struct Strands {
+    threads: HashMap<u32, Thread>,
+    contexts: HashMap<(ProcessIndex, u64), Context>,
+    order: VecDeque<(ProcessIndex, u64, u64)>,
+    next: u64,
+    /// What is known of stretches of work.
+    pub works: Works,
+}
+
+impl Strands {
+    /// The thread; met for the first time with this reason if need be.
+    pub fn get_or_begin(
+        &mut self,
+        tid: u32,
+        process: ProcessIndex,
+        reason: impl FnOnce() -> Reason,
+    ) -> &mut Thread {
+        let thread = self.threads.entry(tid).or_insert_with(|| Thread {
+            process,
+            own: Doing::unknown(reason()),
+            context: None,
+            served: false,
+            reading: None,
+            accepted: None,
+        });
+        thread.process = process;
+        thread
+    }
+
+    /// The thread, if it is known.
+    pub fn thread(&self, tid: u32) -> Option<&Thread> {
+        self.threads.get(&tid)
+    }
+
+    /// The thread, if it is known.
+    pub fn thread_mut(&mut self, tid: u32) -> Option<&mut Thread> {
+        self.threads.get_mut(&tid)
+    }
+
+    /// A context, if it is known.
+    pub fn context(&self, process: ProcessIndex, context: u64) -> Option<&Context> {
+        self.contexts.get(&(process, context))
+    }
+
+    /// A context, if it is known.
+    pub fn context_mut(&mut self, process: ProcessIndex, context: u64) -> Option<&mut Context> {
+        self.contexts.get_mut(&(process, context))
+    }
+
+    /// Makes sure that a context is known.
+    pub fn meet_context(
+        &mut self,
+        process: ProcessIndex,
+        context: u64,
+        kind: ContextKind,
+        out: &mut Vec<Attributed>,
+    ) {
+        if !self.contexts.contains_key(&(process, context)) {
+            self.insert_context(process, context, kind, Origin::Unknown, false, out);
+        }
+    }
+
+    /// A context was made. One that had this name before is gone.
+    pub fn make_context(
+        &mut self,
+        process: ProcessIndex,
+        context: u64,
+        kind: ContextKind,
+        origin: Origin,
+        out: &mut Vec<Attributed>,
+    ) {
+        self.end_context(process, context, out);
+        self.insert_context(process, context, kind, origin, true, out);
+    }
+
+    fn insert_context(
+        &mut self,
+        process: ProcessIndex,
+        context: u64,
+        kind: ContextKind,
+        origin: Origin,
+        made: bool,
+        out: &mut Vec<Attributed>,
+    ) {
+        if self.order.len() >= CONTEXTS_MAX
+            && let Some((process, context, number)) = self.order.pop_front()
+            && self
+                .contexts
+                .get(&(process, context))
+                .is_some_and(|oldest| oldest.number == number)
+        {
+            self.end_context(process, context, out);
+        }
+        let number = self.next;
+        self.next += 1;
+        self.order.push_back((process, context, number));
+        self.contexts.insert(
+            (process, context),
+            Context {
+                doing: BETWEEN,
+                origin,
+                kind,
+                made,
+                number,
+            },
+        );
+    }
+
+    fn end_context(&mut self, process: ProcessIndex, context: u64, out: &mut Vec<Attributed>) {
+        if let Some(mut gone) = self.contexts.remove(&(process, context)) {
+            self.works.turn(&mut gone.doing, BETWEEN, None, out);
+        }
+    }
+
+    /// The strand on which a thread works now.
+    pub fn current(&self, tid: u32) -> StrandId {
+        match self.threads.get(&tid) {
+            Some(Thread {
+                process,
+                context: Some(context),
+                ..
+            }) if self.contexts.contains_key(&(*process, *context)) => {
+                StrandId::Context(*process, *context)
+            }
+            Some(_) | None => StrandId::Thread(tid),
+        }
+    }
+
+    /// What is done on a strand.
+    pub fn doing(&self, strand: StrandId) -> Option<&Doing> {
+        match strand {
+            StrandId::Thread(tid) => self.threads.get(&tid).map(|thread| &thread.own),
+            StrandId::Context(process, context) => self
+                .contexts
+                .get(&(process, context))
+                .map(|context| &context.doing),
+        }
+    }
+
+    fn split(&mut self, strand: StrandId) -> Option<(&mut Doing, &mut Works)> {
+        let doing = match strand {
+            StrandId::Thread(tid) => self.threads.get_mut(&tid).map(|thread| &mut thread.own),
+            StrandId::Context(process, context) => self
+                .contexts
+                .get_mut(&(process, context))
+                .map(|context| &mut context.doing),
+        };
+        doing.map(|doing| (doing, &mut self.works))
+    }
+
+    /// To whom an allocation of the thread belongs.
+    pub fn credit(&mut self, tid: u32, out: &mut Vec<Attributed>) -> Option<Credit> {
+        let (doing, works) = self.split(self.current(tid))?;
+        Some(works.credit(doing, out))
+    }
+
+    /// The number of what is being done on a strand; `None` if its owner will
+    /// not change.
+    pub fn refer(&mut self, strand: StrandId, out: &mut Vec<Attributed>) -> Option<WorkId> {
+        let (doing, works) = self.split(strand)?;
+        works.refer(doing, out)
+    }
+
+    /// Something was asked of another server on this strand.
+    pub fn set_asked(&mut self, strand: StrandId) {
+        if let Some((Doing::Open { asked, .. }, _)) = self.split(strand) {
+            *asked = true;
+        }
+    }
+
+    /// Changes what is done on a strand; see [`Works::turn`].
+    pub fn turn(
+        &mut self,
+        strand: StrandId,
+        next: Doing,
+        proven: Option<Owner>,
+        out: &mut Vec<Attributed>,
+    ) {
+        if let Some((doing, works)) = self.split(strand) {
+            works.turn(doing, next, proven, out);
+        }
+    }
+
+    /// Starts a thread with what another one did.
+    pub fn inherit(&mut self, tid: u32, thread: Thread, out: &mut Vec<Attributed>) {
+        // A thread that had this id before has ended, seen or not.
+        self.end_thread(tid, out);
+        self.threads.insert(tid, thread);
+    }
+
+    /// The thread has ended.
+    pub fn end_thread(&mut self, tid: u32, out: &mut Vec<Attributed>) {
+        if let Some(mut thread) = self.threads.remove(&tid) {
+            self.works.turn(&mut thread.own, BETWEEN, None, out);
+        }
+    }
+
+    /// No event follows: all open work is settled.
+    pub fn finish(&mut self, out: &mut Vec<Attributed>) {
+        let mut tids: Vec<u32> = self.threads.keys().copied().collect();
+        tids.sort_unstable();
+        for tid in tids {
+            self.end_thread(tid, out);
+        }
+        let mut contexts: Vec<(ProcessIndex, u64)> = self.contexts.keys().copied().collect();
+        contexts.sort_unstable();
+        for (process, context) in contexts {
+            self.end_context(process, context, out);
+        }
+        self.works.finish(out);
+    }
+
+    /// Every strand of a process has ended.
+    pub fn end_process(&mut self, process: ProcessIndex, out: &mut Vec<Attributed>) {
+        let mut tids: Vec<u32> = self
+            .threads
+            .iter()
+            .filter(|(_, thread)| thread.process == process)
+            .map(|(tid, _)| *tid)
+            .collect();
+        tids.sort_unstable();
+        for tid in tids {
+            self.end_thread(tid, out);
+        }
+        let mut contexts: Vec<u64> = self
+            .contexts
+            .keys()
+            .filter(|(other, _)| *other == process)
+            .map(|(_, context)| *context)
+            .collect();
+        contexts.sort_unstable();
+        for context in contexts {
+            self.end_context(process, context, out);
+        }
+        self.order.retain(|(other, _, _)| *other != process);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attribute::{Claim, How};
+
+    const PROCESS: ProcessIndex = ProcessIndex(0);
+
+    fn make(strands: &mut Strands, context: u64, request: u32) {
+        let origin = Origin::Request(RequestId(request));
+        let mut out = Vec::new();
+        strands.make_context(PROCESS, context, ContextKind::Python, origin, &mut out);
+    }
+
+    fn origin(strands: &Strands, context: u64) -> Option<Origin> {
+        strands
+            .context(PROCESS, context)
+            .map(|context| context.origin)
+    }
+
+    #[test]
+    fn an_address_that_is_used_again_belongs_to_its_latest_maker() {
+        let mut strands = Strands::default();
+        make(&mut strands, 16, 1);
+        make(&mut strands, 16, 2);
+        assert_eq!(origin(&strands, 16), Some(Origin::Request(RequestId(2))));
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten_first_and_only_if_it_is_the_same() {
+        let mut strands = Strands::default();
+        make(&mut strands, 1, 1);
+        make(&mut strands, 2, 2);
+        make(&mut strands, 1, 3);
+        for context in 3..CONTEXTS_MAX as u64 + 2 {
+            make(&mut strands, context, 4);
+        }
+        assert_eq!(origin(&strands, 1), Some(Origin::Request(RequestId(3))));
+        assert_eq!(origin(&strands, 2), None);
+    }
+
+    #[test]
+    fn work_that_follows_other_work_has_its_owner() {
+        let mut strands = Strands::default();
+        let mut out = Vec::new();
+        strands.get_or_begin(1, PROCESS, || Reason::BackgroundThread);
+        strands.get_or_begin(2, PROCESS, || Reason::BackgroundThread);
+        let first = strands
+            .refer(StrandId::Thread(1), &mut out)
+            .expect("open work");
+        strands.turn(StrandId::Thread(2), Doing::following(first), None, &mut out);
+        let credit = strands.credit(2, &mut out);
+        strands.turn(StrandId::Thread(2), BETWEEN, None, &mut out);
+        out.clear();
+        let request = RequestId(7);
+        let how = How::Answered;
+        let proof = Owner::Request(Claim { request, how });
+        strands.turn(StrandId::Thread(1), BETWEEN, Some(proof), &mut out);
+        let [first_settled, second_settled] = &out[..] else {
+            panic!("{out:?}");
+        };
+        assert_eq!(
+            *first_settled,
+            Attributed::WorkSettled {
+                work: first,
+                owner: proof
+            }
+        );
+        assert!(
+            matches!(second_settled, Attributed::WorkSettled { work, owner: Owner::Request(claim) }
+                if Some(Credit::Work(*work)) == credit && claim.request == request),
+            "{second_settled:?}"
+        );
+    }
+}
