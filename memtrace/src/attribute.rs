@@ -131,7 +131,7 @@ impl Attributor {
                 self.processes.set_served(process);
                 self.connections
                     .open(fact.socket, process, ConnKind::Accepted, true, ts_ns, out);
-                self.turn(pid, tid, Doing::Reason(Reason::ConnectionSetup), None, out);
+                self.turn(pid, tid, Doing::unknown(Reason::ConnectionSetup), None, out);
                 let conn = self.connections.of_socket(fact.socket);
                 if let Some(thread) = self.strands.thread_mut(tid) {
                     thread.accepted = conn;
@@ -141,6 +141,10 @@ impl Attributor {
                 let process = self.processes.of_pid(pid, out);
                 self.connections
                     .open(fact.socket, process, ConnKind::Connected, false, ts_ns, out);
+                self.begin_thread(pid, tid, out);
+                if let Some(conn) = self.connections.of_socket(fact.socket) {
+                    self.asked(self.strands.current(tid), conn, out);
+                }
             }
             EventBody::OpenSocket { fact, accepted } => {
                 let process = self.processes.of_pid(pid, out);
@@ -299,9 +303,10 @@ impl Attributor {
     /// A thread made while a connection is set up is made to serve it.
     fn thread_begins(&mut self, parent_tid: u32, tid: u32, out: &mut Vec<Attributed>) {
         if let Some(parent) = self.strands.thread(parent_tid)
-            && parent.own == Doing::Reason(Reason::ConnectionSetup)
+            && parent.own.presumes(Reason::ConnectionSetup)
         {
             let thread = Thread {
+                own: Doing::unknown(Reason::ConnectionSetup),
                 context: None,
                 served: false,
                 reading: None,
@@ -346,6 +351,7 @@ impl Attributor {
         match turn {
             Turn::Stay => {}
             Turn::Asked => self.asked(strand, conn, out),
+            Turn::Continued(caller) => self.continued(pid, tid, strand, conn, caller, out),
             Turn::Answered(caller) => self.answered(pid, tid, strand, conn, caller, out),
             Turn::To(owner) => {
                 self.processes.set_served(process);
@@ -394,6 +400,28 @@ impl Attributor {
         self.connections.set_caller(conn, caller);
     }
 
+    /// More was sent before anything came back: still on behalf of the same, if
+    /// it is not clear that the strand works for another.
+    fn continued(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        strand: StrandId,
+        conn: ConnRef,
+        caller: Caller,
+        out: &mut Vec<Attributed>,
+    ) {
+        let claimed = self.strands.doing(strand).and_then(Doing::claimed);
+        match (caller, claimed) {
+            (Caller::Request(request), None) => {
+                let how = How::Backend;
+                let proven = Some(Owner::Request(Claim { request, how }));
+                self.turn(pid, tid, Doing::request(request, how), proven, out);
+            }
+            (Caller::Request(_) | Caller::Work(_), _) => self.asked(strand, conn, out),
+        }
+    }
+
     /// An answer came to what had been asked on someone's behalf.
     fn answered(
         &mut self,
@@ -424,8 +452,18 @@ impl Attributor {
                 .strands
                 .doing(strand)
                 .is_some_and(|doing| doing.presumes(Reason::BetweenRequests));
-            let proven = idle.then_some(Owner::Reason(Reason::ReceiveBuffer));
-            self.turn(pid, tid, next, proven, out);
+            let proven = match (strand, next) {
+                // Nothing else was done since the thread waited.
+                (
+                    StrandId::Thread(_),
+                    Doing::Open {
+                        presumed: owner @ Owner::Request(_),
+                        ..
+                    },
+                ) => Some(owner),
+                _ => Some(Owner::Reason(Reason::ReceiveBuffer)),
+            };
+            self.turn(pid, tid, next, proven.filter(|_| idle), out);
         }
         self.learn(strand, conn, request);
         if let Some(request) = request {

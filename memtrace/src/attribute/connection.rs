@@ -57,6 +57,8 @@ pub enum Turn {
     Stay,
     /// It asked something of another server.
     Asked,
+    /// It went on to ask what it had begun to ask on someone's behalf.
+    Continued(Caller),
     /// It received an answer to what was asked on someone's behalf.
     Answered(Caller),
     /// From now on it works for this owner.
@@ -104,8 +106,10 @@ struct Conn {
     /// The request that upgraded the connection and keeps it.
     upgraded: Option<Upgraded>,
     /// For connections on which the process is the client: on whose behalf bytes
-    /// were last sent.
+    /// were last sent, or the connection opened.
     caller: Option<Caller>,
+    /// Nothing has been received since the caller is known.
+    asking: bool,
     /// A request has begun on it.
     used: bool,
     malformed: bool,
@@ -192,6 +196,7 @@ impl Connections {
                 ended: None,
                 upgraded: None,
                 caller: None,
+                asking: false,
                 used: false,
                 malformed: false,
                 peer_gone: false,
@@ -287,6 +292,7 @@ impl Connections {
             && found.id == conn.id
         {
             found.caller = caller;
+            found.asking = true;
         }
     }
 
@@ -631,11 +637,15 @@ impl Conn {
 
     /// What comes back on a connection that the process opened is for whoever
     /// had something sent.
-    fn client_turn(&self, direction: Direction) -> Turn {
+    fn client_turn(&mut self, direction: Direction) -> Turn {
+        let asking = self.asking;
         match (direction, self.caller) {
+            (Direction::Send, Some(caller)) if asking => Turn::Continued(caller),
             (Direction::Send, _) => Turn::Asked,
-            (Direction::Recv, Some(caller)) => Turn::Answered(caller),
-            (Direction::Recv, None) => Turn::Stay,
+            (Direction::Recv, caller) => {
+                self.asking = false;
+                caller.map_or(Turn::Stay, Turn::Answered)
+            }
         }
     }
 }

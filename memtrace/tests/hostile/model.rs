@@ -380,7 +380,7 @@ impl Server {
                     fd: 5,
                     addresses: Addresses::default(),
                 }));
-                self.turn(Work::For(Owner::Reason("connection_setup")), None);
+                self.turn(Work::Open(Owner::Reason("connection_setup")), None);
             }
             Step::Request(at, asks, piece) if self.connections[at] == Connection::Idle => {
                 self.request(at, asks, piece);
