@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use crate::{
     attribute::{EndedBy, How, Outcome},
     event::{Origin, PROCESSES_UNPROBED},
+    id::{ConnId, RequestId},
     report::{
         self, Ambiguous, Attribution, Capture, Connections, Distribution, Endpoint, Finding, Http,
-        Lost, Mode, Outcomes, Overhead, Process, ReasonTotals, Report, Totals, Unattributed,
+        Lost, Mode, Outcomes, Overhead, Process, ReasonTotals, Report, RequestRow, Totals,
+        Unattributed,
     },
-    store::{self, EndpointKey, EndpointTotals, ProcessTotals, Store},
+    store::{self, EndpointKey, EndpointTotals, ProcessTotals, SettledRequest, Store},
 };
 
 /// What a report says about the capture itself, beside what was counted.
@@ -329,4 +331,55 @@ fn findings(endpoints: &[Endpoint]) -> Vec<Finding> {
             ),
         })
         .collect()
+}
+/// One request by itself.
+pub fn request(settled: SettledRequest) -> RequestRow {
+    let SettledRequest {
+        request: RequestId(request),
+        conn: ConnId(connection),
+        process,
+        endpoint,
+        status,
+        begin_ns,
+        end,
+        allocated,
+        peak_bytes,
+        retained_bytes,
+        by_rule,
+    } = settled;
+    let end = end.as_ref();
+    RequestRow {
+        request,
+        connection,
+        pid: process.map(|process| process.pid),
+        protocol: endpoint.protocol.to_owned(),
+        method: endpoint.method,
+        route: endpoint.route,
+        status,
+        outcome: match end.map(|end| end.outcome) {
+            Some(Outcome::Complete) => "complete",
+            Some(Outcome::Aborted(_)) => "aborted",
+            Some(Outcome::NoResponse(_)) => "no_response",
+            None => "in_flight",
+        },
+        ended_by: match end.map(|end| end.outcome) {
+            Some(Outcome::Aborted(by) | Outcome::NoResponse(by)) => Some(match by {
+                EndedBy::Client => "client",
+                EndedBy::Server => "server",
+                EndedBy::ProcessEnd => "process_end",
+            }),
+            Some(Outcome::Complete) | None => None,
+        },
+        begin_ns,
+        duration_ns: end.map(|end| end.duration_ns),
+        request_bytes: end.map(|end| end.request_bytes),
+        response_bytes: end.map(|end| end.response_bytes),
+        alloc_bytes: allocated.bytes,
+        alloc_count: allocated.count,
+        peak_bytes,
+        retained_bytes,
+        attribution: How::ALL
+            .map(|how| (how.name(), by_rule[how.index()].bytes))
+            .to_vec(),
+    }
 }

@@ -10,6 +10,7 @@ pub mod columns;
 pub mod csv;
 pub mod json;
 pub mod live;
+pub mod requests;
 pub mod sort;
 pub mod table;
 pub mod text;

@@ -7,7 +7,7 @@ use crate::{
     analyse::{self, CaptureFacts},
     attribute::{Attributed, Attributor},
     event::Event,
-    report::Report,
+    report::{Report, RequestRow},
     store::Store,
 };
 
@@ -31,6 +31,18 @@ impl Pipeline {
             store: Store::new(retain_ns),
             facts: Vec::new(),
         }
+    }
+
+    /// Has every request kept, when its figures are final, until
+    /// [`Pipeline::take_settled`].
+    pub fn keep_settled(&mut self) {
+        self.store.keep_settled();
+    }
+
+    /// The requests whose figures became final since the last call.
+    pub fn take_settled(&mut self) -> Vec<RequestRow> {
+        let settled = self.store.take_settled();
+        settled.into_iter().map(analyse::request).collect()
     }
 
     /// Takes in one event.

@@ -15,6 +15,10 @@ use serde::{Deserialize, Serialize};
 #[cfg(test)]
 pub(crate) mod sample;
 
+mod request;
+
+pub use request::RequestRow;
+
 /// The value of [`Report::schema`].
 pub const SCHEMA: &str = "memtrace.report/1";
 

@@ -8,6 +8,7 @@
 
 mod distribution;
 mod live;
+mod settled;
 mod totals;
 
 use std::collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry};
@@ -16,14 +17,17 @@ use std::hash::Hash;
 pub use distribution::Distribution;
 pub use live::LIVE_BLOCKS_MAX;
 use live::{Block, Inserted, ProcessBlocks, WORK_NUMBER_MAX};
+pub use settled::SettledRequest;
 use totals::Account;
 pub use totals::{
     ByRule, ConnectionTotals, EndpointKey, EndpointTotals, ProcessTotals, ReasonTotals, Sum,
 };
 
 use crate::{
-    attribute::{Attributed, Claim, ConnCount, ConnKind, Credit, How, Outcome, Owner, Reason},
-    id::{RequestId, WorkId},
+    attribute::{
+        Attributed, Claim, ConnCount, ConnKind, Credit, How, Outcome, Owner, ProcessIndex, Reason,
+    },
+    id::{ConnId, RequestId, WorkId},
 };
 
 /// The name under which blocks that found no room are counted.
@@ -31,6 +35,8 @@ pub const LOSS_LIVE_TABLE_FULL: &str = "live_table_full";
 
 #[derive(Debug)]
 struct Request {
+    conn: ConnId,
+    process: ProcessIndex,
     begin_ns: u64,
     endpoint: Option<EndpointId>,
     void: Option<Reason>,
@@ -139,6 +145,9 @@ pub struct Store {
     disputed: BTreeMap<[Option<EndpointId>; 2], Sum>,
     connections: ConnectionTotals,
     lost: BTreeMap<String, u64>,
+    /// Requests that were settled since they were last asked for; `None` when
+    /// nobody asks.
+    settled: Option<Vec<SettledRequest>>,
 }
 
 impl Store {
@@ -166,7 +175,20 @@ impl Store {
             disputed: BTreeMap::new(),
             connections: ConnectionTotals::default(),
             lost: BTreeMap::new(),
+            settled: None,
         }
+    }
+
+    /// Keeps every settled request until [`Store::take_settled`] is called,
+    /// which is to be soon: nothing else bounds their number.
+    pub fn keep_settled(&mut self) {
+        self.settled = Some(Vec::new());
+    }
+
+    /// The requests that were settled since the last call, in the order in
+    /// which they were.
+    pub fn take_settled(&mut self) -> Vec<SettledRequest> {
+        self.settled.as_mut().map_or_else(Vec::new, std::mem::take)
     }
 
     /// Time has come to the next event. Requests whose retention time is over
@@ -247,13 +269,15 @@ impl Store {
             Attributed::WorkDisputed { work, candidates } => self.dispute_work(work, candidates),
             Attributed::RequestBegin {
                 request,
-                conn: _,
-                process: _,
+                conn,
+                process,
                 ts_ns,
             } => {
                 self.requests.insert(
                     request,
                     Box::new(Request {
+                        conn,
+                        process,
                         begin_ns: ts_ns,
                         endpoint: None,
                         void: None,
@@ -715,7 +739,10 @@ impl Store {
             self.continue_work(*work);
         }
         let endpoint = match (request.endpoint, request.void) {
-            (Some(EndpointId(endpoint)), None) => self.endpoints.get_mut(endpoint as usize),
+            (Some(EndpointId(endpoint)), None) => {
+                self.note_settled(id, endpoint as usize, &request);
+                self.endpoints.get_mut(endpoint as usize)
+            }
             (_, void) => {
                 self.finalise_void(id, &request, void.unwrap_or(Reason::IncompleteHead));
                 return;

@@ -1,8 +1,8 @@
-//! `memtrace report`: a capture, as a table, JSON or CSV.
+//! `memtrace report`: a capture, as a table, JSON or CSV, or request by request.
 
 use std::{
     io::{BufWriter, IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, ValueEnum};
@@ -12,6 +12,7 @@ use crate::{
     failure::Failure,
     output::{
         csv, json,
+        requests::RequestWriter,
         sort::Sort,
         table::{self, TableOptions},
     },
@@ -27,6 +28,10 @@ pub struct Arguments {
     /// How to print it
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+
+    /// Instead of the report, print each request by itself, as CSV
+    #[arg(long, conflicts_with_all = ["format", "sort", "top"])]
+    requests: bool,
 
     #[command(flatten)]
     order: OrderArguments,
@@ -57,6 +62,9 @@ enum Format {
 /// # Errors
 /// The capture cannot be read, or nothing can be printed.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.requests {
+        return list_requests(&arguments.file);
+    }
     let report = replay::report(&arguments.file)?;
     let stdout = std::io::stdout();
     let options = table_options(&arguments.order);
@@ -67,6 +75,22 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Format::Csv => csv::write(&report, &mut out),
     };
     printed(written.and_then(|()| out.flush()))
+}
+
+fn list_requests(file: &Path) -> Result<(), Failure> {
+    let stdout = std::io::stdout();
+    let mut writer = match RequestWriter::new(BufWriter::new(stdout.lock())) {
+        Ok(writer) => writer,
+        Err(error) => return printed(Err(error)),
+    };
+    // Whoever reads may have read enough: no more is printed then.
+    let mut written = Ok(());
+    replay::requests(file, |request| {
+        if written.is_ok() {
+            written = writer.row(request);
+        }
+    })?;
+    printed(written.and_then(|()| writer.finish()))
 }
 
 /// A table as wide as the terminal.
