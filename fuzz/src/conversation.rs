@@ -20,8 +20,6 @@ pub enum Act {
         /// The last of them.
         tail: Vec<u8>,
     },
-    /// Bytes were lost, nobody knows how many.
-    Lose(Side),
     /// A side sends no more.
     Close(Side),
 }
@@ -45,8 +43,7 @@ pub fn acts(input: &mut Unstructured<'_>) -> Result<Vec<Act>> {
             Side::Server
         };
         acts.push(match choice >> 1 {
-            0 => Act::Lose(side),
-            1 => Act::Close(side),
+            0 => Act::Close(side),
             how => {
                 let wanted = usize::from(input.arbitrary::<u8>()?);
                 let payload = input.bytes(wanted.min(input.len()))?.to_vec();

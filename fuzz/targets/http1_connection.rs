@@ -29,7 +29,6 @@ fuzz_target!(|input: &[u8]| {
                 payload,
                 tail,
             } => connection.feed(*side, Act::bytes(*len, payload, tail), &mut messages),
-            Act::Lose(side) => connection.lose(*side, &mut messages),
             Act::Close(side) => connection.close_side(*side, &mut messages),
         }
     }
@@ -54,6 +53,12 @@ fuzz_target!(|input: &[u8]| {
             | Message::ResponseHead { exchange, .. }
             | Message::MalformedResponse { exchange, .. } => assert!(open.contains(exchange)),
             Message::UnmatchedResponse { .. } => {}
+            Message::Role(_)
+            | Message::Foreign(_)
+            | Message::Carries { .. }
+            | Message::GrpcStatus { .. }
+            | Message::SeriesBegin { .. }
+            | Message::SeriesMessage { .. } => panic!("HTTP/1 alone says no {message:?}"),
         }
     }
     assert!(open.is_empty());

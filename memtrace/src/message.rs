@@ -106,10 +106,9 @@ pub enum Message {
     RequestHead {
         /// Which exchange.
         exchange: ExchangeId,
-        /// The method; masked if it is not known by name.
+        /// The method; `*` if it is not known by name.
         method: String,
-        /// The target as received, with its private parts masked; ends in `…`
-        /// if it is cut.
+        /// Path and names of query parameters; ends in `…` if it is cut.
         target: String,
         /// The protocol.
         protocol: Protocol,

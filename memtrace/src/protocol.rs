@@ -1,13 +1,13 @@
 //! Protocols: the bytes of one connection come in, messages go out.
 //!
 //! [`http1`] follows both directions of a connection and says where requests
-//! and responses begin and end; [`mask`] takes private content out of the same
-//! bytes before anything is stored; [`route`] folds request targets into a
-//! bounded set of route templates.
+//! and responses begin and end; [`target`] leaves of a request's target what is
+//! not private; [`route`] folds targets into a bounded set of route templates.
 //!
 //! Nothing here knows memory, processes, sockets or time.
 
 pub mod http1;
-pub mod mask;
+mod lines;
 pub mod route;
 pub mod session;
+pub mod target;

@@ -6,21 +6,19 @@
 //! fails: what it cannot place is counted or passed over, and it picks up again
 //! at the next message. Its memory is bounded, and small between messages.
 //!
-//! The parser also masks: [`Connection::feed_masking`] overwrites private content
-//! as it goes. It steps on the masked form of each byte, and masking twice
-//! changes nothing, so masked bytes give the same messages as the original ones.
+//! Nothing private goes out: of targets only what [`target`](super::target)
+//! leaves, of methods only those known by name, of everything else lengths.
 //!
 //! It deliberately does not know time, threads or roles: `Client` is whoever
 //! sends the requests, and which end is traced is the caller's business. It does
 //! not judge whether a message is valid beyond what its framing needs, since
 //! servers differ in what they refuse.
 //!
-//! Inside: `half` walks one direction with the byte machines `head` (`target`,
-//! `fields`), `chunk` and `probe`; `connection` drives both directions;
-//! `exchange` matches requests with responses, `framing` decides what follows a
-//! head, `gap` handles what was not captured.
+//! Inside: `half` walks one direction with `head` (`fields`), `chunk` and
+//! `probe`; `connection` drives both directions; `exchange` matches requests with
+//! responses, `framing` decides what follows a head, `gap` handles what was not
+//! captured.
 
-mod canvas;
 mod chunk;
 mod connection;
 mod exchange;
@@ -32,23 +30,11 @@ mod head;
 mod probe;
 #[cfg(test)]
 mod properties;
-mod target;
 #[cfg(test)]
 mod tests;
 
 pub use crate::message::{Abandoned, Defect, ExchangeId, Message, Side};
 pub use connection::Connection;
-
-/// Stands for each byte of a masked value.
-pub const VALUE_MASK: u8 = b'x';
-
-/// Stands for each byte of a masked name: of a query parameter that may be a
-/// value, of a header whose colon was not in the same piece, of an unknown
-/// method.
-pub const NAME_MASK: u8 = b'*';
-
-/// Stands for a byte that made a message malformed.
-pub const BAD_MASK: u8 = 0;
 
 /// Exchanges of one connection that may wait for their responses. Servers read
 /// ahead by a buffer at most (16 KiB hold about 400 of the smallest requests);
@@ -65,6 +51,15 @@ pub struct Bytes<'a> {
     pub payload: &'a [u8],
     /// The last of them (8 at most) if `payload` was cut, else empty.
     pub tail: &'a [u8],
+}
+
+impl<'a> Bytes<'a> {
+    /// The payload, which a broken record may claim to be longer than what
+    /// moved.
+    pub fn captured(&self) -> &'a [u8] {
+        let len = usize::try_from(self.len).unwrap_or(usize::MAX);
+        self.payload.get(..len).unwrap_or(self.payload)
+    }
 }
 
 /// Is this a method known by name (the IANA registry and a few common ones)?

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
-use super::http1::{NAME_MASK, is_known_method};
+use super::{http1::is_known_method, target::NAME_MASK};
 
 /// Longest route, in characters; the rest becomes [`ELLIPSIS`].
 pub const ROUTE_CHARS_MAX: usize = 256;
@@ -112,8 +112,8 @@ fn query_names(query: &str) -> Vec<String> {
 /// A masked name becomes `*`, an index (`ids[3]`) is dropped, and a name that
 /// looks like a value is treated as one.
 fn fold_name(name: &str) -> String {
-    if name.as_bytes().contains(&NAME_MASK) {
-        return char::from(NAME_MASK).to_string();
+    if name.contains(NAME_MASK) {
+        return NAME_MASK.to_string();
     }
     if name.ends_with('…') {
         return ELLIPSIS.to_owned();

@@ -1,11 +1,8 @@
-//! The chunked coding of a body, byte by byte: the original byte comes in, the
-//! byte to store goes out, until the last chunk and its trailers are past.
-//!
-//! Sizes are kept, extensions masked, trailers treated like head fields. Chunk
-//! data does not pass through here; the caller takes it off in bulk.
+//! The chunked coding of a body: bytes come in until the last chunk and its
+//! trailers are past. Extensions and trailers are
+//! passed over.
 
-use super::BAD_MASK;
-use super::fields::Fields;
+use crate::protocol::lines::{Line, Lines};
 
 /// What ends a chunked body without trailers, with the line end before it.
 pub(super) const LAST_CHUNK: &[u8; 7] = b"\r\n0\r\n\r\n";
@@ -29,10 +26,10 @@ pub(super) enum Chunk {
     /// After data and a CR.
     DataEndCr,
     /// After the last chunk.
-    Trailers(Fields),
+    Trailers(Lines),
 }
 
-/// What a byte did to the body.
+/// What bytes did to the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     More,
@@ -45,49 +42,66 @@ impl Chunk {
         Chunk::Size { digits: 0, size: 0 }
     }
 
-    /// The next byte, which opens `rest`: its masked form, and what it did.
-    pub(super) fn step(&mut self, rest: &[u8], byte: u8) -> (u8, Progress) {
-        let next = match (&mut *self, byte) {
-            (Chunk::Size { digits, size }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F')
-                if *digits < SIZE_DIGITS_MAX =>
+    /// Takes in bytes, up to the end of the body. Returns how many that were, and
+    /// what they did.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> (usize, Progress) {
+        let mut used = 0;
+        while let Some(&byte) = bytes.get(used) {
+            match self {
+                Chunk::Data(left) => {
+                    let rest = bytes.len() - used;
+                    let take = usize::try_from(*left).map_or(rest, |left| left.min(rest));
+                    *left -= take as u64;
+                    if *left == 0 {
+                        *self = Chunk::DataEnd;
+                    }
+                    used += take;
+                }
+                Chunk::Trailers(lines) => {
+                    let (took, line) = lines.take(&bytes[used..]);
+                    used += took;
+                    if matches!(line, Some(Line { text: [], .. })) {
+                        return (used, Progress::Done);
+                    }
+                }
+                _ => {
+                    used += 1;
+                    if self.step(byte) == Progress::Malformed {
+                        return (used, Progress::Malformed);
+                    }
+                }
+            }
+        }
+        (used, Progress::More)
+    }
+
+    /// The next byte of a size line or of what ends data.
+    fn step(&mut self, byte: u8) -> Progress {
+        let next = match (&*self, byte) {
+            (&Chunk::Size { digits, size }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F')
+                if digits < SIZE_DIGITS_MAX =>
             {
                 let digit = char::from(byte).to_digit(16).unwrap_or(0);
                 Chunk::Size {
-                    digits: *digits + 1,
-                    size: *size << 4 | u64::from(digit),
+                    digits: digits + 1,
+                    size: size << 4 | u64::from(digit),
                 }
             }
-            (Chunk::Size { digits: 1.., size }, b' ' | b'\t' | b';') => {
-                Chunk::Extension { size: *size }
-            }
-            (Chunk::Size { digits: 1.., size }, b'\r') => Chunk::SizeEnd { size: *size },
-            (Chunk::Size { digits: 1.., size }, b'\n') => after_size(*size),
-            (Chunk::Size { .. }, _) => return (BAD_MASK, Progress::Malformed),
-            (Chunk::Extension { size }, b'\n') => after_size(*size),
-            (Chunk::Extension { .. }, b'\r') => return (byte, Progress::More),
-            (Chunk::Extension { .. }, _) => return (super::VALUE_MASK, Progress::More),
-            (Chunk::SizeEnd { size }, b'\n') => after_size(*size),
-            (Chunk::Data(1), _) => {
-                *self = Chunk::DataEnd;
-                return (0, Progress::More);
-            }
-            (Chunk::Data(left), _) => {
-                *left -= 1;
-                return (0, Progress::More);
-            }
+            (&Chunk::Size { digits: 1.., size }, b' ' | b'\t' | b';') => Chunk::Extension { size },
+            (&Chunk::Size { digits: 1.., size }, b'\r') => Chunk::SizeEnd { size },
+            (
+                &(Chunk::Size { digits: 1.., size }
+                | Chunk::Extension { size }
+                | Chunk::SizeEnd { size }),
+                b'\n',
+            ) => after_size(size),
+            (&Chunk::Extension { size }, _) => Chunk::Extension { size },
             (Chunk::DataEnd, b'\r') => Chunk::DataEndCr,
             (Chunk::DataEnd | Chunk::DataEndCr, b'\n') => Chunk::new(),
-            (Chunk::SizeEnd { .. } | Chunk::DataEnd | Chunk::DataEndCr, _) => {
-                return (BAD_MASK, Progress::Malformed);
-            }
-            (Chunk::Trailers(fields), _) => {
-                let (masked, done) = fields.step(rest, byte);
-                let progress = if done { Progress::Done } else { Progress::More };
-                return (masked, progress);
-            }
+            (_, _) => return Progress::Malformed,
         };
         *self = next;
-        (byte, Progress::More)
+        Progress::More
     }
 
     /// Passes over bytes that were not captured; `tail` is the end of what came
@@ -135,7 +149,7 @@ impl Chunk {
 
 fn after_size(size: u64) -> Chunk {
     match size {
-        0 => Chunk::Trailers(Fields::new()),
+        0 => Chunk::Trailers(Lines::default()),
         size => Chunk::Data(size),
     }
 }

@@ -6,12 +6,11 @@
 
 use std::collections::VecDeque;
 
-use super::canvas::Canvas;
 use super::chunk::LAST_CHUNK;
 use super::exchange::{Exchange, Receiving, Sending};
 use super::framing::Ended;
 use super::half::{Half, State, Step};
-use super::head::{self, Head};
+use super::head::Head;
 use super::probe::{Look, Probe, opens_with_request_line, opens_with_status};
 use super::{Bytes, Message, Other, Side, Verdict};
 
@@ -79,38 +78,21 @@ impl Connection {
 
     /// Takes in bytes that `side` sent and adds what they amount to to `out`.
     pub fn feed(&mut self, side: Side, bytes: Bytes<'_>, out: &mut Vec<Message>) {
-        let captured = captured(bytes.len, bytes.payload.len());
-        let mut canvas = Canvas::Read(bytes.payload.get(..captured).unwrap_or(&[]));
-        self.walk(side, bytes.len, &mut canvas, bytes.tail, out);
-    }
-
-    /// Like [`Connection::feed`], and masks `payload` and `tail` in place.
-    /// Returns how many leading bytes of `payload` are worth storing; the rest
-    /// is content. Feeding what is stored gives the same messages.
-    pub fn feed_masking(
-        &mut self,
-        side: Side,
-        len: u64,
-        payload: &mut [u8],
-        tail: &mut [u8],
-        out: &mut Vec<Message>,
-    ) -> usize {
-        let captured = captured(len, payload.len());
-        if captured as u64 == len {
-            tail.fill(0);
-        } else {
-            mask_tail(tail);
+        let payload = bytes.captured();
+        let missing = bytes.len - payload.len() as u64;
+        let closes_chunks = missing == 0 && closes_chunks(payload);
+        self.look_at_start(side, payload, out);
+        let mut rest = payload;
+        while !rest.is_empty() {
+            let advance = self.half(side).advance(rest);
+            rest = &rest[advance.used..];
+            self.count(side, advance.counted);
+            self.apply(side, advance.step, out);
         }
-        let (payload, beyond) = payload.split_at_mut(captured);
-        beyond.fill(0);
-        let mut canvas = Canvas::Mask {
-            bytes: payload,
-            kept: 0,
-        };
-        self.walk(side, len, &mut canvas, tail, out);
-        match canvas {
-            Canvas::Mask { kept, .. } => kept,
-            Canvas::Read(_) => 0,
+        if missing > 0 {
+            self.skip(side, missing, bytes.tail, out);
+        } else if closes_chunks && self.is_seeking_last_chunk(side) {
+            self.end_message(side, out);
         }
     }
 
@@ -149,42 +131,9 @@ impl Connection {
         }
     }
 
-    fn walk(
-        &mut self,
-        side: Side,
-        len: u64,
-        canvas: &mut Canvas<'_>,
-        tail: &[u8],
-        out: &mut Vec<Message>,
-    ) {
-        let captured = canvas.len();
-        let missing = len - captured as u64;
-        let closes_chunks = missing == 0 && closes_chunks(canvas.rest(0));
-        self.look_at_start(side, canvas, out);
-        let mut position = 0;
-        while position < captured {
-            let (next, counted, step) = self.half(side).advance(canvas, position);
-            position = next;
-            self.count(side, counted);
-            self.apply(side, step, out);
-        }
-        if missing > 0 {
-            self.skip(side, missing, tail, out);
-        } else if closes_chunks && self.is_seeking_last_chunk(side) {
-            // The end that was recognised must be there for the next reader.
-            let shown = LAST_CHUNK.len().min(captured);
-            let ending = LAST_CHUNK.iter().skip(LAST_CHUNK.len() - shown);
-            for (index, &byte) in (captured - shown..).zip(ending) {
-                canvas.keep(index, byte);
-            }
-            self.end_message(side, out);
-        }
-    }
-
     /// The start of a feed is where a head is looked for when the position is
     /// not known.
-    fn look_at_start(&mut self, side: Side, canvas: &Canvas<'_>, out: &mut Vec<Message>) {
-        let start = canvas.rest(0);
+    fn look_at_start(&mut self, side: Side, start: &[u8], out: &mut Vec<Message>) {
         let misled =
             side == Side::Server && self.sending == Sending::Unmatched && !self.queue.is_empty();
         let half = self.half(side);
@@ -292,31 +241,14 @@ impl Connection {
             self.begin(side, out);
         }
         if let State::Head(head) = &mut self.half(side).state {
-            for (index, &byte) in bytes.iter().enumerate() {
-                let (_, progress) = head.step(&bytes[index..], byte);
-                debug_assert_eq!(progress, head::Progress::More);
-            }
+            // Too short to end a line, and known to open one.
+            head.take(bytes);
         }
         self.count(side, bytes.len() as u64);
     }
 }
 
-/// Captured bytes, which a broken record may claim to be more than those moved.
-fn captured(len: u64, payload: usize) -> usize {
-    usize::try_from(len).map_or(payload, |len| len.min(payload))
-}
-
 /// Do these bytes, a whole feed, end with the last chunk of a body?
 fn closes_chunks(bytes: &[u8]) -> bool {
     bytes.ends_with(LAST_CHUNK) || bytes == &LAST_CHUNK[2..]
-}
-
-/// Leaves of a tail only the end of a head or of a chunked body.
-fn mask_tail(tail: &mut [u8]) {
-    let ending = (0..=LAST_CHUNK.len())
-        .map(|start| &LAST_CHUNK[start..])
-        .find(|ending| tail.ends_with(ending))
-        .map_or(0, <[u8]>::len);
-    let content = tail.len() - ending;
-    tail[..content].fill(0);
 }

@@ -5,9 +5,9 @@
 use super::chunk::Chunk;
 use super::connection::Connection;
 use super::exchange::{Method, Sending};
+use super::fields::Framing;
 use super::half::State;
-use super::head::Head;
-use super::probe::known_method;
+use super::head::{Head, Start, method_name};
 use super::{Defect, Message, Side, Verdict};
 use crate::message::Protocol;
 
@@ -22,6 +22,18 @@ pub(super) enum Ended {
     Unknown,
 }
 
+/// What a request's head says, apart from how it is framed.
+#[derive(Debug)]
+pub(in crate::protocol) struct RequestFacts {
+    /// `None`: not known by name.
+    pub(in crate::protocol) method: Option<&'static str>,
+    /// Reduced; see [`crate::protocol::target`].
+    pub(in crate::protocol) target: String,
+    pub(in crate::protocol) protocol: Protocol,
+    pub(in crate::protocol) keep_alive: bool,
+    pub(in crate::protocol) head_bytes: u64,
+}
+
 impl Connection {
     pub(super) fn end_head(
         &mut self,
@@ -30,19 +42,45 @@ impl Connection {
         ended: Ended,
         out: &mut Vec<Message>,
     ) {
-        match side {
-            Side::Client => self.end_request_head(&head, ended, out),
-            Side::Server => self.end_response_head(&head, ended, out),
+        let framing = head.framing();
+        match head.start {
+            Start::Request {
+                method,
+                target,
+                minor_version,
+            } => {
+                let facts = RequestFacts {
+                    method,
+                    target,
+                    protocol: if minor_version == 0 {
+                        Protocol::Http10
+                    } else {
+                        Protocol::Http11
+                    },
+                    keep_alive: !framing.close && (minor_version > 0 || framing.keep_alive),
+                    head_bytes: head.bytes,
+                };
+                self.end_request_head(facts, &framing, ended, out);
+            }
+            Start::Response { status } => {
+                self.end_response_head(status, head.bytes, &framing, ended, out);
+            }
+            Start::Awaited => self.half(side).state = State::LOST,
         }
     }
 
-    fn end_request_head(&mut self, head: &Head, ended: Ended, out: &mut Vec<Message>) {
-        let framing = head.framing();
+    fn end_request_head(
+        &mut self,
+        facts: RequestFacts,
+        framing: &Framing,
+        ended: Ended,
+        out: &mut Vec<Message>,
+    ) {
         let Some(request) = &mut self.receiving else {
             self.client.state = State::LOST;
             return;
         };
-        let method = match known_method(head.method()) {
+        let method = match facts.method {
             Some("HEAD") => Method::Head,
             Some("CONNECT") => Method::Connect,
             Some("GET" | "OPTIONS" | "TRACE" | "DELETE") => Method::Bodyless,
@@ -54,16 +92,12 @@ impl Connection {
         }
         out.push(Message::RequestHead {
             exchange: id,
-            method: String::from_utf8_lossy(head.method()).into_owned(),
-            target: head.target(),
-            protocol: if head.minor_version == 0 {
-                Protocol::Http10
-            } else {
-                Protocol::Http11
-            },
-            keep_alive: !framing.close && (head.minor_version > 0 || framing.keep_alive),
+            method: method_name(facts.method),
+            target: facts.target,
+            protocol: facts.protocol,
+            keep_alive: facts.keep_alive,
             expect_continue: framing.expect_continue,
-            head_bytes: head.bytes,
+            head_bytes: facts.head_bytes,
             complete: ended == Ended::Seen,
         });
         if framing.expect_continue {
@@ -97,11 +131,17 @@ impl Connection {
         }
     }
 
-    fn end_response_head(&mut self, head: &Head, ended: Ended, out: &mut Vec<Message>) {
+    fn end_response_head(
+        &mut self,
+        status: u16,
+        head_bytes: u64,
+        framing: &Framing,
+        ended: Ended,
+        out: &mut Vec<Message>,
+    ) {
         self.verdict = Verdict::Http1;
-        let status = head.status;
         if self.sending != Sending::First {
-            self.answer_unrecognised(head, out);
+            self.answer_unrecognised(head_bytes, out);
         }
         if status >= 200 {
             self.settle_request(out);
@@ -120,7 +160,7 @@ impl Connection {
                     out.push(Message::ResponseHead {
                         exchange: exchange.id,
                         status,
-                        head_bytes: head.bytes,
+                        head_bytes,
                     });
                 }
                 upgrade
@@ -138,13 +178,13 @@ impl Connection {
         } else if (100..200).contains(&status) {
             self.after_interim(status, ended);
         } else {
-            self.frame_response(head, ended, out);
+            self.frame_response(status, framing, ended, out);
         }
     }
 
     /// A response to bytes that were not recognised as a request: if they were
     /// the first of the connection, they must have been one all the same.
-    fn answer_unrecognised(&mut self, head: &Head, out: &mut Vec<Message>) {
+    fn answer_unrecognised(&mut self, head_bytes: u64, out: &mut Vec<Message>) {
         if !self.whole || self.next > 0 {
             return;
         }
@@ -164,7 +204,7 @@ impl Connection {
         if let Some(exchange) = self.queue.front_mut() {
             exchange.received = true;
             exchange.request_bytes = self.unrecognised_bytes;
-            exchange.response_bytes = head.bytes;
+            exchange.response_bytes = head_bytes;
         }
         self.begin_response(out);
     }
@@ -229,8 +269,13 @@ impl Connection {
         }
     }
 
-    fn frame_response(&mut self, head: &Head, ended: Ended, out: &mut Vec<Message>) {
-        let framing = head.framing();
+    fn frame_response(
+        &mut self,
+        status: u16,
+        framing: &Framing,
+        ended: Ended,
+        out: &mut Vec<Message>,
+    ) {
         let to_head = self.sending == Sending::First
             && self
                 .queue
@@ -240,7 +285,7 @@ impl Connection {
             chunked: framing.chunked,
             probe: None,
         };
-        let bodyless = to_head || matches!(head.status, 204 | 304);
+        let bodyless = to_head || matches!(status, 204 | 304);
         match (framing.content_length, ended) {
             (_, Ended::Unknown) if bodyless => {
                 self.leave_message(Side::Server, out);

@@ -1,5 +1,5 @@
-//! Bytes that were not captured, or lost: their number (if known) and their end
-//! come in, the best known position in the stream goes out.
+//! Bytes that were not captured: their number and their end come in, the best
+//! known position in the stream goes out.
 //!
 //! What can be counted is counted exactly; otherwise the position is lost until
 //! something that looks like a head opens a feed. Nothing is guessed beyond that.
@@ -16,27 +16,11 @@ use super::{Defect, Message, Side, Verdict};
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
 impl Connection {
-    /// Bytes that `side` sent were lost, nobody knows how many: the position in
-    /// its stream is unknown until a message opens.
-    pub fn lose(&mut self, side: Side, out: &mut Vec<Message>) {
-        let state = std::mem::replace(&mut self.half(side).state, State::LOST);
-        match state {
-            State::Head(head) => self.cut_head(side, *head, &[], out),
-            State::Chunked(_) => {
-                self.half(side).state = State::Seek {
-                    chunked: true,
-                    probe: None,
-                };
-            }
-            State::Ignore | State::UntilClose => self.half(side).state = state,
-            State::Boundary | State::Length(_) | State::Seek { .. } => {}
-        }
-    }
-
     /// The rest of a head was not captured. `tail` is the end of what came with
     /// it.
-    fn cut_head(&mut self, side: Side, head: Head, tail: &[u8], out: &mut Vec<Message>) {
-        if !head.is_named() {
+    fn cut_head(&mut self, side: Side, mut head: Head, tail: &[u8], out: &mut Vec<Message>) {
+        let whole_start = head.in_fields();
+        if !head.cut() {
             let unmatched = side == Side::Server && self.sending != Sending::First;
             if unmatched && self.verdict == Verdict::Http1 {
                 out.push(Message::UnmatchedResponse { status: None });
@@ -44,7 +28,7 @@ impl Connection {
             self.malformed(side, Defect::HeadNotCaptured, out);
             return;
         }
-        let ended = if head.in_fields() && tail.ends_with(HEAD_END) {
+        let ended = if whole_start && tail.ends_with(HEAD_END) {
             Ended::Inferred
         } else {
             Ended::Unknown

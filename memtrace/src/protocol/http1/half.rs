@@ -5,7 +5,6 @@
 //! which request a response belongs to, and what follows a head, is for
 //! `connection` to say.
 
-use super::canvas::Canvas;
 use super::chunk::{self, Chunk};
 use super::head::{self, Head};
 use super::probe::{Look, Probe};
@@ -31,7 +30,7 @@ pub(super) enum State {
         /// The bytes at the start of the feed, while they look like a head.
         probe: Option<Probe>,
     },
-    /// Nothing more is expected of this direction.
+    /// No more HTTP/1 is expected of this direction.
     Ignore,
 }
 
@@ -60,6 +59,27 @@ pub(super) enum Step {
     Found(Look, Probe),
 }
 
+/// The bytes of one step.
+#[derive(Debug)]
+pub(super) struct Advance {
+    /// How many they are.
+    pub(super) used: usize,
+    /// How many of them belong to the message that was under way.
+    pub(super) counted: u64,
+    /// What came of them.
+    pub(super) step: Step,
+}
+
+impl Advance {
+    fn framing(used: usize, step: Step) -> Self {
+        Advance {
+            used,
+            counted: used as u64,
+            step,
+        }
+    }
+}
+
 /// One direction of a connection.
 #[derive(Debug)]
 pub(super) struct Half {
@@ -68,156 +88,101 @@ pub(super) struct Half {
 }
 
 impl Half {
-    /// Walks on from `position`, which lies within the canvas. Returns the new
-    /// position, the bytes that belong to the message that was under way, and
-    /// what came of it. Either the position or the state moves on.
-    pub(super) fn advance(
-        &mut self,
-        canvas: &mut Canvas<'_>,
-        position: usize,
-    ) -> (usize, u64, Step) {
-        let rest = canvas.rest(position).len();
+    /// Walks on into `rest`, which is not empty. Either the position or the
+    /// state moves on.
+    pub(super) fn advance(&mut self, rest: &[u8]) -> Advance {
         match &mut self.state {
             State::Boundary => {
-                let blank = canvas.rest(position).iter();
-                let blank = blank.take_while(|&&byte| is_line_end(byte)).count();
-                for index in position..position + blank {
-                    let byte = canvas.rest(index).first().copied().unwrap_or(b'\n');
-                    canvas.keep(index, byte);
-                }
-                let step = if blank < rest {
+                let blank = rest.iter().take_while(|&&byte| is_line_end(byte)).count();
+                let step = if blank < rest.len() {
                     Step::Begin
                 } else {
                     Step::More
                 };
-                (position + blank, 0, step)
+                Advance {
+                    counted: 0,
+                    ..Advance::framing(blank, step)
+                }
             }
-            State::Head(_) => self.advance_head(canvas, position),
+            State::Head(head) => match head.take(rest) {
+                (used, head::Progress::More) => Advance::framing(used, Step::More),
+                (used, head::Progress::Malformed(defect)) => {
+                    Advance::framing(used, Step::Malformed(defect))
+                }
+                (used, head::Progress::Done) => {
+                    let step = match std::mem::replace(&mut self.state, State::LOST) {
+                        State::Head(head) => Step::Head(head),
+                        _ => Step::More,
+                    };
+                    Advance::framing(used, step)
+                }
+            },
             State::Length(left) => {
-                let take = at_most(*left, rest);
-                canvas.drop_range(position, position + take);
+                let take = usize::try_from(*left).map_or(rest.len(), |left| left.min(rest.len()));
                 *left -= take as u64;
                 let step = if *left == 0 {
                     Step::BodyEnd
                 } else {
                     Step::More
                 };
-                (position + take, take as u64, step)
+                Advance::framing(take, step)
             }
-            State::Chunked(chunk) => advance_chunked(chunk, canvas, position),
-            State::Seek { probe: Some(_), .. } => self.advance_probe(canvas, position),
-            State::UntilClose | State::Seek { probe: None, .. } => {
-                canvas.drop_range(position, position + rest);
-                (position + rest, rest as u64, Step::More)
+            State::Chunked(chunk) => {
+                let (used, progress) = chunk.take(rest);
+                let step = match progress {
+                    chunk::Progress::More => Step::More,
+                    chunk::Progress::Done => Step::BodyEnd,
+                    chunk::Progress::Malformed => Step::Malformed(Defect::ChunkSize),
+                };
+                Advance::framing(used, step)
             }
-            State::Ignore => {
-                canvas.drop_range(position, position + rest);
-                (position + rest, 0, Step::More)
-            }
+            State::Seek {
+                probe: probe @ Some(_),
+                ..
+            } => advance_probe(self.side, probe, rest),
+            State::UntilClose => Advance::framing(rest.len(), Step::More),
+            State::Seek { probe: None, .. } => Advance::framing(rest.len(), Step::More),
+            State::Ignore => Advance {
+                counted: 0,
+                ..Advance::framing(rest.len(), Step::More)
+            },
         }
-    }
-
-    fn advance_head(&mut self, canvas: &mut Canvas<'_>, from: usize) -> (usize, u64, Step) {
-        let mut position = from;
-        let mut outcome = head::Progress::More;
-        if let State::Head(head) = &mut self.state {
-            while outcome == head::Progress::More
-                && let rest = canvas.rest(position)
-                && let Some(&byte) = rest.first()
-            {
-                let (masked, progress) = head.step(rest, byte);
-                canvas.keep(position, masked);
-                position += 1;
-                outcome = progress;
-            }
-        }
-        let step = match outcome {
-            head::Progress::More => Step::More,
-            head::Progress::Malformed(defect) => Step::Malformed(defect),
-            head::Progress::Done => {
-                if let State::Head(head) = std::mem::replace(&mut self.state, State::LOST) {
-                    Step::Head(head)
-                } else {
-                    Step::More
-                }
-            }
-        };
-        (position, (position - from) as u64, step)
-    }
-
-    fn advance_probe(&mut self, canvas: &mut Canvas<'_>, from: usize) -> (usize, u64, Step) {
-        let State::Seek {
-            probe: probing @ Some(_),
-            ..
-        } = &mut self.state
-        else {
-            return (from, 0, Step::More);
-        };
-        // Empty lines, which belong to whatever was under way.
-        let mut blank = 0;
-        for position in from..canvas.len() {
-            let (Some(probe), Some(&byte)) = (probing.as_mut(), canvas.rest(position).first())
-            else {
-                break;
-            };
-            if probe.bytes().is_empty() && is_line_end(byte) {
-                canvas.keep(position, byte);
-                blank += 1;
-                continue;
-            }
-            match probe.push(self.side, byte) {
-                Look::Undecided => canvas.keep(position, byte),
-                Look::Nothing => {
-                    let passed = probe.bytes().len() as u64;
-                    *probing = None;
-                    canvas.drop_range(position, position + 1);
-                    return (position + 1, blank + passed, Step::More);
-                }
-                look @ (Look::Head | Look::Http2 | Look::Tls) => {
-                    canvas.keep(position, byte);
-                    let probe = probing.take().unwrap_or_else(Probe::new);
-                    return (position + 1, blank, Step::Found(look, probe));
-                }
-            }
-        }
-        (canvas.len(), blank, Step::More)
     }
 }
 
-fn advance_chunked(chunk: &mut Chunk, canvas: &mut Canvas<'_>, from: usize) -> (usize, u64, Step) {
-    let mut position = from;
-    while position < canvas.len() {
-        let rest = canvas.rest(position);
-        let step = if let Chunk::Data(left) = chunk {
-            let take = at_most(*left, rest.len());
-            canvas.drop_range(position, position + take);
-            position += take;
-            match chunk.skip(take as u64, &[]) {
-                chunk::Progress::More => continue,
-                chunk::Progress::Done => Step::BodyEnd,
-                chunk::Progress::Malformed => Step::Malformed(Defect::ChunkSize),
+fn advance_probe(side: Side, probing: &mut Option<Probe>, rest: &[u8]) -> Advance {
+    // Empty lines, which belong to whatever was under way.
+    let mut blank = 0;
+    for (index, &byte) in rest.iter().enumerate() {
+        let Some(probe) = probing else { break };
+        if probe.bytes().is_empty() && is_line_end(byte) {
+            blank += 1;
+            continue;
+        }
+        let (counted, step) = match probe.push(side, byte) {
+            Look::Undecided => continue,
+            Look::Nothing => {
+                let passed = probe.bytes().len() as u64;
+                *probing = None;
+                (blank + passed, Step::More)
             }
-        } else {
-            let Some(&byte) = rest.first() else { break };
-            let (masked, progress) = chunk.step(rest, byte);
-            canvas.keep(position, masked);
-            position += 1;
-            match progress {
-                chunk::Progress::More => continue,
-                chunk::Progress::Done => Step::BodyEnd,
-                chunk::Progress::Malformed => Step::Malformed(Defect::ChunkSize),
+            look @ (Look::Head | Look::Http2 | Look::Tls) => {
+                let probe = probing.take().unwrap_or_else(Probe::new);
+                (blank, Step::Found(look, probe))
             }
         };
-        return (position, (position - from) as u64, step);
+        return Advance {
+            used: index + 1,
+            counted,
+            step,
+        };
     }
-    (position, (position - from) as u64, Step::More)
+    Advance {
+        counted: blank,
+        ..Advance::framing(rest.len(), Step::More)
+    }
 }
 
 fn is_line_end(byte: u8) -> bool {
     matches!(byte, b'\r' | b'\n')
-}
-
-/// `left`, or `available` if that is less.
-fn at_most(left: u64, available: usize) -> usize {
-    usize::try_from(left).map_or(available, |left| left.min(available))
 }

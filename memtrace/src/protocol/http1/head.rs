@@ -1,32 +1,17 @@
-//! The head of one message, byte by byte: the original byte comes in, the byte
-//! to store goes out, and what the head says is remembered.
+//! The head of one message, line by line: bytes come in, and what the head says
+//! is remembered.
 //!
-//! Nothing is buffered but the method and the (bounded) target, so heads may be
-//! of any length and arrive in pieces of any size. It does not decide what
-//! follows the head; see `connection`.
+//! Nothing is held but a line that comes in pieces and the reduced target, so
+//! heads may be of any length and arrive in pieces of any size. It does not
+//! decide what follows the head; see `framing`.
 
 use super::fields::{Fields, Framing};
-use super::probe::{METHOD_MAX, VERSION_PREFIX, is_method_prefix, is_token_byte, known_method};
-use super::target::Target;
-use super::{BAD_MASK, Defect, NAME_MASK, Side};
+use super::probe::{METHOD_MAX, VERSION_PREFIX, is_token_byte, known_method};
+use super::{Defect, Side};
+use crate::protocol::lines::{Line, Lines};
+use crate::protocol::target::{self, NAME_MASK};
 
-/// Where in the head the next byte stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
-    Method,
-    Target,
-    /// After this many bytes of `HTTP/1.` and the minor version.
-    Version(u8),
-    AfterVersion,
-    /// After this many digits of the status code.
-    Status(u8),
-    ReasonPhrase,
-    /// After the CR of the start line.
-    LineEnd,
-    Fields,
-}
-
-/// What a byte did to the head.
+/// What bytes did to the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     More,
@@ -34,20 +19,35 @@ pub(super) enum Progress {
     Malformed(Defect),
 }
 
+/// What the first line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// The line has not come.
+    Awaited,
+    /// Of a request.
+    Request {
+        /// `None`: not known by name.
+        method: Option<&'static str>,
+        /// Reduced; see [`target::reduce`].
+        target: String,
+        /// The 1 of HTTP/1.1.
+        minor_version: u8,
+    },
+    /// Of a response.
+    Response {
+        /// Its code.
+        status: u16,
+    },
+}
+
 /// A head under way.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     side: Side,
-    at: At,
     /// Bytes of the head so far.
     pub(super) bytes: u64,
-    method: [u8; METHOD_MAX],
-    method_len: u8,
-    target: Target,
-    /// The 1 of HTTP/1.1.
-    pub(super) minor_version: u8,
-    /// The status code, once the start line is complete.
-    pub(super) status: u16,
+    pub(super) start: Start,
+    lines: Lines,
     fields: Fields,
 }
 
@@ -55,30 +55,11 @@ impl Head {
     pub(super) fn new(side: Side) -> Self {
         Head {
             side,
-            at: match side {
-                Side::Client => At::Method,
-                Side::Server => At::Version(0),
-            },
             bytes: 0,
-            method: [0; METHOD_MAX],
-            method_len: 0,
-            target: Target::new(false),
-            minor_version: 1,
-            status: 0,
+            start: Start::Awaited,
+            lines: Lines::default(),
             fields: Fields::new(),
         }
-    }
-
-    /// The method as far as it is known by name; masked beyond.
-    pub(super) fn method(&self) -> &[u8] {
-        self.method
-            .get(..usize::from(self.method_len))
-            .unwrap_or(&[])
-    }
-
-    /// The masked target; ends in `…` if it was not received whole.
-    pub(super) fn target(&self) -> String {
-        self.target.text(self.at == At::Target)
     }
 
     /// What the fields so far say.
@@ -88,122 +69,152 @@ impl Head {
 
     /// The start line is complete.
     pub(super) fn in_fields(&self) -> bool {
-        self.at == At::Fields
+        self.start != Start::Awaited
     }
 
-    /// Enough is known to name the message: a request's method and part of its
-    /// target, or a response's status.
-    pub(super) fn is_named(&self) -> bool {
-        match self.at {
-            At::Method | At::Status(_) => false,
-            At::Target => !self.target.is_empty(),
-            At::Version(_) | At::AfterVersion => self.side == Side::Client,
-            At::ReasonPhrase | At::LineEnd | At::Fields => true,
-        }
-    }
-
-    /// The next byte, which opens `rest`: its masked form, and what it did.
-    pub(super) fn step(&mut self, rest: &[u8], byte: u8) -> (u8, Progress) {
-        self.bytes += 1;
-        match self.at {
-            At::Fields => {
-                let (masked, done) = self.fields.step(rest, byte);
-                let progress = if done { Progress::Done } else { Progress::More };
-                (masked, progress)
+    /// Nothing follows that could be captured. Says whether enough is known to
+    /// name the message: a request's method and part of its target, or a
+    /// response's status.
+    pub(super) fn cut(&mut self) -> bool {
+        if self.start == Start::Awaited {
+            let line = Line {
+                text: self.lines.pending(),
+                cut: true,
+            };
+            if let Ok(start) = start(self.side, line) {
+                self.start = start;
             }
-            At::Method => self.step_method(byte),
-            At::Target => self.step_target(rest, byte),
-            At::Version(seen) => self.step_version(byte, seen),
-            At::AfterVersion => match (self.side, byte) {
-                (Side::Client, b' ') => (byte, Progress::More),
-                (Side::Server, b' ') => self.turn(At::Status(0), byte),
-                (Side::Client, b'\r') => self.turn(At::LineEnd, byte),
-                (Side::Client, b'\n') => self.turn(At::Fields, byte),
-                (Side::Client, _) => malformed(Defect::Version),
-                (Side::Server, _) => malformed(Defect::StatusLine),
-            },
-            At::Status(digits) => self.step_status(byte, digits),
-            At::ReasonPhrase => match byte {
-                b'\n' => self.turn(At::Fields, byte),
-                _ => (byte, Progress::More),
-            },
-            At::LineEnd => match byte {
-                b'\n' => self.turn(At::Fields, byte),
-                _ => malformed(match self.side {
-                    Side::Client => Defect::Version,
-                    Side::Server => Defect::StatusLine,
-                }),
-            },
         }
+        self.start != Start::Awaited
     }
 
-    fn turn(&mut self, at: At, byte: u8) -> (u8, Progress) {
-        self.at = at;
-        (byte, Progress::More)
-    }
-
-    fn step_method(&mut self, byte: u8) -> (u8, Progress) {
-        if byte == b' ' && self.method_len > 0 {
-            self.target = Target::new(known_method(self.method()) == Some("CONNECT"));
-            return self.turn(At::Target, byte);
-        }
-        let len = usize::from(self.method_len);
-        let Some(slot) = self.method.get_mut(len).filter(|_| is_token_byte(byte)) else {
-            return malformed(Defect::Method);
-        };
-        *slot = byte;
-        if !is_method_prefix(&self.method[..=len]) {
-            self.method[len] = NAME_MASK;
-        }
-        self.method_len += 1;
-        (self.method[len], Progress::More)
-    }
-
-    fn step_target(&mut self, rest: &[u8], byte: u8) -> (u8, Progress) {
-        match byte {
-            b' ' if self.target.is_empty() => (byte, Progress::More),
-            b' ' => self.turn(At::Version(0), byte),
-            // A line without a version: HTTP/0.9, or no HTTP at all.
-            b'\r' | b'\n' => (byte, Progress::Malformed(Defect::Version)),
-            0..b' ' | 0x7f => malformed(Defect::Target),
-            _ => (self.target.step(rest, byte), Progress::More),
-        }
-    }
-
-    fn step_version(&mut self, byte: u8, seen: u8) -> (u8, Progress) {
-        match VERSION_PREFIX.get(usize::from(seen)) {
-            Some(&expected) if byte == expected => self.turn(At::Version(seen + 1), byte),
-            None if byte.is_ascii_digit() => {
-                self.minor_version = byte - b'0';
-                self.turn(At::AfterVersion, byte)
-            }
-            Some(_) | None => malformed(match self.side {
-                Side::Client => Defect::Version,
-                Side::Server => Defect::StatusLine,
-            }),
-        }
-    }
-
-    fn step_status(&mut self, byte: u8, digits: u8) -> (u8, Progress) {
-        match (digits, byte) {
-            (0, b' ') => (byte, Progress::More),
-            (0..=2, b'0'..=b'9') => {
-                self.status = self.status * 10 + u16::from(byte - b'0');
-                if digits == 2 && self.status < 100 {
-                    return (byte, Progress::Malformed(Defect::StatusLine));
+    /// Takes in bytes, up to the end of the head. Returns how many that were.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> (usize, Progress) {
+        let mut rest = bytes;
+        let mut progress = Progress::More;
+        while progress == Progress::More && !rest.is_empty() {
+            let (used, line) = self.lines.take(rest);
+            rest = &rest[used..];
+            progress = match line {
+                Some(line) if self.start == Start::Awaited => match start(self.side, line) {
+                    Ok(start) => {
+                        self.start = start;
+                        Progress::More
+                    }
+                    Err(defect) => Progress::Malformed(defect),
+                },
+                Some(Line { text: [], .. }) => Progress::Done,
+                Some(line) => {
+                    self.fields.line(line);
+                    Progress::More
                 }
-                self.turn(At::Status(digits + 1), byte)
-            }
-            (3, b' ') => self.turn(At::ReasonPhrase, byte),
-            (3, b'\r') => self.turn(At::LineEnd, byte),
-            (3, b'\n') => self.turn(At::Fields, byte),
-            (_, _) => malformed(Defect::StatusLine),
+                None if self.start == Start::Awaited => {
+                    match early_defect(self.side, self.lines.pending()) {
+                        Some(defect) => Progress::Malformed(defect),
+                        None => Progress::More,
+                    }
+                }
+                None => Progress::More,
+            };
+        }
+        let used = bytes.len() - rest.len();
+        self.bytes += used as u64;
+        (used, progress)
+    }
+}
+
+fn start(side: Side, line: Line<'_>) -> Result<Start, Defect> {
+    match side {
+        Side::Client => request_line(line),
+        Side::Server => status_line(line.text)
+            .map(|status| Start::Response { status })
+            .ok_or(Defect::StatusLine),
+    }
+}
+
+/// `METHOD target HTTP/1.x`; of a cut line, as far as it goes.
+fn request_line(line: Line<'_>) -> Result<Start, Defect> {
+    let (method, rest) = split_word(line.text);
+    if !is_method(method) || rest.is_none() {
+        return Err(Defect::Method);
+    }
+    let rest = rest.unwrap_or(b"").trim_ascii_start();
+    let (target, version) = split_word(rest);
+    if target.iter().any(|&byte| byte < b' ' || byte == 0x7f) {
+        return Err(Defect::Target);
+    }
+    let minor_version = match version {
+        _ if target.is_empty() => None,
+        // Whatever follows, nothing newer speaks this syntax.
+        _ if line.cut => Some(1),
+        Some(version) => minor_version(version.trim_ascii_end()),
+        // A line without a version: HTTP/0.9, or no HTTP at all.
+        None => None,
+    };
+    let method = known_method(method);
+    Ok(Start::Request {
+        method,
+        target: match method {
+            // Its target is a host.
+            Some("CONNECT") => String::new(),
+            Some(_) | None => target::reduce(target, line.cut && version.is_none()),
+        },
+        minor_version: minor_version.ok_or(Defect::Version)?,
+    })
+}
+
+fn minor_version(version: &[u8]) -> Option<u8> {
+    match version.strip_prefix(VERSION_PREFIX)? {
+        [minor @ b'0'..=b'9'] => Some(minor - b'0'),
+        _ => None,
+    }
+}
+
+/// The code of `HTTP/1.x code reason`.
+fn status_line(line: &[u8]) -> Option<u16> {
+    let (version, rest) = split_word(line);
+    minor_version(version)?;
+    match rest?.trim_ascii_start() {
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', rest @ ..]
+            if rest.first().is_none_or(|&byte| byte == b' ') =>
+        {
+            let digit = |byte: u8| u16::from(byte - b'0');
+            Some(digit(*a) * 100 + digit(*b) * 10 + digit(*c))
+        }
+        _ => None,
+    }
+}
+
+/// What is wrong already with the beginning of a start line.
+fn early_defect(side: Side, pending: &[u8]) -> Option<Defect> {
+    match side {
+        Side::Client => {
+            let (method, rest) = split_word(pending);
+            let fits = method.len() <= METHOD_MAX
+                && method.iter().all(|&byte| is_token_byte(byte))
+                && !(method.is_empty() && rest.is_some());
+            (!fits).then_some(Defect::Method)
+        }
+        Side::Server => {
+            let shown = pending.len().min(VERSION_PREFIX.len());
+            (pending[..shown] != VERSION_PREFIX[..shown]).then_some(Defect::StatusLine)
         }
     }
 }
 
-/// A byte that fits nowhere is stored as one that fits nowhere either, so that
-/// the masked bytes fail at the same place.
-fn malformed(defect: Defect) -> (u8, Progress) {
-    (BAD_MASK, Progress::Malformed(defect))
+fn is_method(word: &[u8]) -> bool {
+    (1..=METHOD_MAX).contains(&word.len()) && word.iter().all(|&byte| is_token_byte(byte))
+}
+
+/// What comes before the first space, and what after it.
+fn split_word(text: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match text.iter().position(|&byte| byte == b' ') {
+        Some(end) => (&text[..end], text.get(end + 1..)),
+        None => (text, None),
+    }
+}
+
+/// The name of a method in messages.
+pub(super) fn method_name(method: Option<&'static str>) -> String {
+    method.map_or_else(|| NAME_MASK.to_string(), str::to_owned)
 }

@@ -309,16 +309,16 @@ fn upgrades_end_the_parsing() {
     let mut wire = Wire::new();
     wire.send(
         Client,
-        "GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        "GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
     );
     wire.said();
     wire.send(
         Server,
-        "HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\nGARBAGE",
+        "HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\nGARBAGE",
     );
     assert_eq!(
         wire.said(),
-        ["answer 0", "status 0 101 46", "upgraded 0 46 61"]
+        ["answer 0", "status 0 101 40", "upgraded 0 40 55"]
     );
     wire.send(Client, GET).send(Server, OK).close();
     assert!(wire.said().is_empty());
@@ -347,19 +347,13 @@ fn connect_opens_a_tunnel_unless_refused() {
 
 #[test]
 fn all_target_forms_are_understood() {
-    // Absolute, asterisk and authority form, and their masking.
+    // Absolute, asterisk and authority form, without their private parts.
     for (line, target) in [
-        (
-            "GET http://user:pw@host:80/p?q=1",
-            "http://xxxxxxxxxxxxxxx/p?q=x",
-        ),
+        ("GET http://user:pw@host:80/p?q=1", "/p?q"),
         ("OPTIONS *", "*"),
-        ("CONNECT h:1", "xxx"),
-        (
-            "GET /a;s=1/b?x=1&novalue&y=&z=a=b#f",
-            "/a;s=x/b?x=x&*******&y=&z=xxx#x",
-        ),
-        ("GET HTTPS://h?q=1", "HTTPS://x?q=x"),
+        ("CONNECT h:1", ""),
+        ("CONNECT /h:1", ""),
+        ("GET /a;s=1/b?x=1&novalue", "/a/b?x&*"),
     ] {
         let mut wire = Wire::new();
         let said = wire.send(Client, format!("{line} HTTP/1.1\r\n\r\n")).said();

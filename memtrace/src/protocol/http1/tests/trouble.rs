@@ -129,7 +129,7 @@ fn unknown_methods_need_a_whole_request_line() {
     // At an unknown position an unknown method counts only with a valid line.
     let mut wire = Wire::new();
     wire.send(Client, "BREW /pot HTTP/1.1\r\n\r\n");
-    assert_eq!(wire.said()[1], "head 0 B*** /pot 1.1 22");
+    assert_eq!(wire.said()[1], "head 0 * /pot 1.1 22");
     let mut wire = Wire::new();
     wire.send(Client, "BREW /pot now\r\n");
     assert!(wire.said().is_empty());
@@ -341,20 +341,6 @@ fn the_next_request_ends_a_response_whose_end_was_missed() {
         ["done 0 9047 28", "begin 1"]
     );
     assert_eq!(wire.send(Server, OK).said().len(), 3);
-}
-
-#[test]
-fn lost_bytes_are_recovered_from() {
-    // After a loss on either side the next message is found and matched.
-    let mut wire = Wire::new();
-    wire.send(Client, "POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n");
-    wire.connection.lose(Client, &mut wire.out);
-    wire.send(Server, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n");
-    wire.connection.lose(Server, &mut wire.out);
-    wire.said();
-    let said = wire.send(Client, GET).send(Server, OK).said();
-    assert_eq!(said[..2], ["done 0 40 40", "begin 1"]);
-    assert_eq!(said.last().map(String::as_str), Some("done 1 40 28"));
 }
 
 #[test]
