@@ -93,6 +93,7 @@ impl Attributor {
             return;
         }
         self.take_messages(Some(body), out);
+        let first = out.len();
         match body {
             EventBody::Alloc { addr, size } => {
                 let (process, credit) = self.credit(pid, tid, out);
@@ -223,6 +224,7 @@ impl Attributor {
                 why: why.clone(),
             }),
         }
+        self.follow_requests(first, out);
         if self.connections.overflow != self.overflow_told {
             self.overflow_told = self.connections.overflow;
             out.push(Attributed::Loss {
@@ -250,6 +252,7 @@ impl Attributor {
 
     /// Takes in what was said right before `cause`, and because of it.
     fn take_messages(&mut self, cause: Option<&EventBody>, out: &mut Vec<Attributed>) {
+        let first = out.len();
         for said in std::mem::take(&mut self.messages) {
             let process = self.processes.of_pid(said.pid, out);
             let ended_by = match cause {
@@ -267,6 +270,21 @@ impl Attributor {
                 &mut self.processes,
                 out,
             );
+        }
+        self.follow_requests(first, out);
+    }
+
+    /// Takes note of requests that have begun and ended in `out` from `first`
+    /// on.
+    fn follow_requests(&mut self, first: usize, out: &mut Vec<Attributed>) {
+        for index in first..out.len() {
+            match out.get(index) {
+                Some(&Attributed::RequestBegin { request, .. }) => self.strands.admit(request),
+                Some(&Attributed::RequestEnd { request, .. }) => {
+                    self.strands.release(request, out);
+                }
+                _ => {}
+            }
         }
     }
 
@@ -355,10 +373,12 @@ impl Attributor {
             Turn::Answered(caller) => self.answered(pid, tid, strand, conn, caller, out),
             Turn::To(owner) => {
                 self.processes.set_served(process);
-                let idle = self
-                    .strands
-                    .doing(strand)
-                    .is_some_and(|doing| doing.presumes(Reason::BetweenRequests));
+                // A context that reads has done nothing else since it was entered.
+                let in_context = matches!(strand, StrandId::Context(..));
+                let idle = self.strands.doing(strand).is_some_and(|doing| {
+                    doing.presumes(Reason::BetweenRequests)
+                        || in_context && doing.presumes(Reason::ConnectionSetup)
+                });
                 let proven = idle.then_some(Owner::Reason(Reason::ReceiveBuffer));
                 let next = match owner {
                     Owner::Request(claim) => Doing::request(claim.request, claim.how),
@@ -368,7 +388,7 @@ impl Attributor {
                 if let (Owner::Request(claim), Direction::Recv) = (owner, data.direction) {
                     let request = claim.request;
                     self.learn(strand, conn, Some(request));
-                    self.reads(tid, request, conn);
+                    self.reads(tid, strand, request, conn);
                 }
             }
             Turn::Wrote(wrote, after) => {
@@ -467,16 +487,17 @@ impl Attributor {
         }
         self.learn(strand, conn, request);
         if let Some(request) = request {
-            self.reads(tid, request, conn);
+            self.reads(tid, strand, request, conn);
         }
     }
 
     /// The thread has received bytes of a request.
-    fn reads(&mut self, tid: u32, request: RequestId, conn: ConnRef) {
+    fn reads(&mut self, tid: u32, strand: StrandId, request: RequestId, conn: ConnRef) {
         if let Some(thread) = self.strands.thread_mut(tid) {
             thread.reading = Some(Reading {
                 request,
                 conn,
+                strand,
                 context: None,
             });
         }
@@ -488,15 +509,21 @@ impl Attributor {
         let StrandId::Context(process, context) = strand else {
             return;
         };
-        if let Some(context) = self.strands.context_mut(process, context) {
-            context.origin = match context.origin {
+        let strands = &mut self.strands;
+        let Some(origin) = strands.context(process, context).map(|known| known.origin) else {
+            return;
+        };
+        // A callback that was set up during one request and receives for another
+        // serves the connection, not the request.
+        let outlived = match (origin, request) {
+            (Origin::Request(of), Some(request)) => request != of && !strands.in_progress(of),
+            _ => false,
+        };
+        if let Some(context) = strands.context_mut(process, context) {
+            context.origin = match origin {
                 Origin::Unknown | Origin::Work(_) => Origin::Connection(conn),
                 Origin::Connection(known) if known != conn => Origin::Shared,
-                // A callback that was set up during one request and receives
-                // for another serves the connection, not the request.
-                Origin::Request(of) if request.is_some_and(|request| request != of) => {
-                    Origin::Connection(conn)
-                }
+                Origin::Request(_) if outlived => Origin::Connection(conn),
                 known @ (Origin::Request(_) | Origin::Connection(_) | Origin::Shared) => known,
             };
         }
@@ -542,8 +569,13 @@ impl Attributor {
             own => own.claimed().is_some(),
         };
         let (process, context) = (thread.process, thread.context);
+        if for_new_events {
+            self.strands.turns += 1;
+        }
         if for_new_events || !in_request {
-            thread.reading = None;
+            if let Some(thread) = self.strands.thread_mut(tid) {
+                thread.reading = None;
+            }
             self.strands.turn(StrandId::Thread(tid), BETWEEN, None, out);
         }
         // A loop's own context waits with the loop, a task's does not: it goes
@@ -592,21 +624,25 @@ impl Attributor {
             return;
         };
         thread.context = known;
-        let own = StrandId::Thread(tid);
         let received = thread.reading.filter(|reading| reading.context.is_none());
         if let Some(reading) = &mut thread.reading {
             reading.context.get_or_insert(context);
         }
         let reading = thread.reading.filter(|reading| reading.context == known);
-        let Some(&strand::Context { origin, doing, .. }) = self.strands.context(process, context)
-        else {
+        let turn = self.strands.turns;
+        let Some(entered) = self.strands.context_mut(process, context) else {
             return;
         };
+        let resumed = std::mem::replace(&mut entered.turn, turn) != turn;
+        let (origin, doing) = (entered.origin, entered.doing);
         let strand = StrandId::Context(process, context);
         if let Some(reading) = received {
-            // It was not the thread that received it, but what runs on it.
-            if self.strands.doing(own).and_then(Doing::claimed) == Some(reading.request) {
-                self.strands.turn(own, BETWEEN, None, out);
+            // Not what received the bytes works for them, but what it entered.
+            let receiver = self.strands.doing(reading.strand);
+            if reading.strand != strand
+                && receiver.and_then(Doing::claimed) == Some(reading.request)
+            {
+                self.strands.turn(reading.strand, BETWEEN, None, out);
             }
             self.learn(strand, reading.conn, Some(reading.request));
         }
@@ -620,6 +656,8 @@ impl Attributor {
                 (None, _) if self.connections.is_unused(conn) => {
                     Doing::unknown(Reason::ConnectionSetup)
                 }
+                // What it did for a request that has ended ended with the turn.
+                (None, _) if resumed || doing.claimed().is_some() => BETWEEN,
                 (None, _) => return,
             },
             Origin::Work(work) => match self.strands.works.owner(work) {
@@ -642,7 +680,7 @@ impl Attributor {
         };
         let same = match (doing.claimed(), next.claimed()) {
             (Some(now), Some(next)) => now == next,
-            (None, None) => doing.work().is_some() || doing == next,
+            (None, None) => doing == next || doing.work().is_some() && !resumed,
             (Some(_), None) | (None, Some(_)) => false,
         };
         if !same {

@@ -11,7 +11,7 @@ use memtrace_common::event::ContextKind;
 
 use crate::{
     attribute::{
-        Attributed, Credit, Owner, ProcessIndex, Reason,
+        Attributed, Credit, How, Owner, ProcessIndex, Reason,
         connection::ConnRef,
         work::{Doing, Works},
     },
@@ -21,6 +21,10 @@ use crate::{
 /// Contexts remembered over all processes; the oldest is forgotten first.
 /// About 150 bytes each.
 const CONTEXTS_MAX: usize = 65_536;
+
+/// Strands that are told of a request's end; a request that more have worked for
+/// keeps the others' claims until they turn to something else.
+const CLAIMS_MAX: usize = 1024;
 
 /// What the thread does while nothing is known of it but that it serves.
 pub const BETWEEN: Doing = Doing::unknown(Reason::BetweenRequests);
@@ -59,6 +63,8 @@ pub struct Reading {
     pub request: RequestId,
     /// On which connection.
     pub conn: ConnRef,
+    /// On which strand the call was made.
+    pub strand: StrandId,
     /// The context in which the thread went on; `None` until it is stated.
     pub context: Option<u64>,
 }
@@ -74,6 +80,8 @@ pub struct Context {
     pub kind: ContextKind,
     /// It was seen to be made: all that was ever done in it is known.
     pub made: bool,
+    /// Number of the loop's turn in which it was entered last.
+    pub turn: u64,
     /// In the order in which contexts were met: an address that was used again
     /// has a later number.
     number: u64,
@@ -101,6 +109,12 @@ pub struct Strands {
     contexts: HashMap<(ProcessIndex, u64), Context>,
     order: VecDeque<(ProcessIndex, u64, u64)>,
     next: u64,
+    /// Which strands have worked for a request that has not ended, and may still
+    /// do so.
+    claims: HashMap<RequestId, Vec<StrandId>>,
+    /// Number of waits for new events until now: what runs after one is a new
+    /// turn of its loop.
+    pub turns: u64,
     /// What is known of stretches of work.
     pub works: Works,
 }
@@ -199,6 +213,7 @@ impl Strands {
                 origin,
                 kind,
                 made,
+                turn: 0,
                 number,
             },
         );
@@ -274,8 +289,35 @@ impl Strands {
         proven: Option<Owner>,
         out: &mut Vec<Attributed>,
     ) {
+        if let Some(request) = next.claimed()
+            && let Some(strands) = self.claims.get_mut(&request)
+            && strands.last() != Some(&strand)
+            && strands.len() < CLAIMS_MAX
+        {
+            strands.push(strand);
+        }
         if let Some((doing, works)) = self.split(strand) {
             works.turn(doing, next, proven, out);
+        }
+    }
+
+    /// A request has begun.
+    pub fn admit(&mut self, request: RequestId) {
+        self.claims.insert(request, Vec::new());
+    }
+
+    /// Whether a request has not ended.
+    pub fn in_progress(&self, request: RequestId) -> bool {
+        self.claims.contains_key(&request)
+    }
+
+    /// The request has ended: who still works for it only cleans up.
+    pub fn release(&mut self, request: RequestId, out: &mut Vec<Attributed>) {
+        for strand in self.claims.remove(&request).unwrap_or_default() {
+            if self.doing(strand).and_then(Doing::claimed) == Some(request) {
+                let next = Doing::request(request, How::Afterwards);
+                self.turn(strand, next, None, out);
+            }
         }
     }
 
@@ -337,7 +379,7 @@ impl Strands {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attribute::{Claim, How};
+    use crate::attribute::Claim;
 
     const PROCESS: ProcessIndex = ProcessIndex(0);
 
