@@ -634,7 +634,7 @@ impl Attributor {
             return;
         };
         let resumed = std::mem::replace(&mut entered.turn, turn) != turn;
-        let (origin, doing) = (entered.origin, entered.doing);
+        let doing = entered.doing;
         let strand = StrandId::Context(process, context);
         if let Some(reading) = received {
             // Not what received the bytes works for them, but what it entered.
@@ -646,6 +646,10 @@ impl Attributor {
             }
             self.learn(strand, reading.conn, Some(reading.request));
         }
+        let origin = self
+            .strands
+            .context(process, context)
+            .map_or(Origin::Unknown, |known| known.origin);
         let next = match origin {
             Origin::Request(request) => Doing::request(request, How::Context),
             Origin::Connection(conn) => match (self.connections.current(conn), reading) {
