@@ -81,12 +81,18 @@ pub struct Target {
     /// Where the process keeps the address of the running CPython thread
     /// state; 0 if its contexts are not read.
     pub thread_state_at: u64,
-    /// `PyThreadState.context`, bytes into the thread state.
+    /// `PyThreadState.context`, bytes into the thread state; `context_ver`
+    /// follows it.
     pub context_offset: u32,
     /// `PyThreadState.thread_id`, bytes into the thread state.
     pub thread_id_offset: u32,
+    /// First address of the runtime's own futexes, which put its threads in
+    /// turn and hand no work over (CPython: the GIL, in `_PyRuntime`).
+    pub locks_from: u64,
+    /// End of that range; at or below its start: there is none.
+    pub locks_until: u64,
 }
 
-const _: () = assert!(size_of::<Target>() == 16);
+const _: () = assert!(size_of::<Target>() == 32);
 const _: () = assert!(size_of::<KernelOffsets>() == 104);
 const _: () = assert!(size_of::<Config>() == 112);

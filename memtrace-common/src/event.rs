@@ -65,6 +65,9 @@ pub enum Kind {
     ManagedAlloc = 23,
     /// [`TlsRecord`]: a TLS session is over; its address may be used again.
     TlsEnd = 24,
+    /// [`ContextRecord`]: a context is gone; what identified it may be used
+    /// again.
+    ContextEnd = 25,
 }
 
 impl Kind {
@@ -95,6 +98,7 @@ impl Kind {
             22 => Kind::Counter,
             23 => Kind::ManagedAlloc,
             24 => Kind::TlsEnd,
+            25 => Kind::ContextEnd,
             _ => return None,
         })
     }
@@ -306,7 +310,7 @@ pub struct TaskRecord {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ContextRecord {
-    /// Kind `Context` or `ContextMade`.
+    /// Kind `Context`, `ContextMade` or `ContextEnd`.
     pub header: Header,
     /// What identifies the context in its process (an address, a goroutine's
     /// number); 0: none.
@@ -316,8 +320,9 @@ pub struct ContextRecord {
     pub parent: u64,
     /// [`ContextKind`], by wire id.
     pub runtime: u32,
-    /// Padding.
-    pub reserved: u32,
+    /// `Context`: counts up whenever the thread enters or leaves a context,
+    /// where the runtime counts that (CPython), else 0.
+    pub entered: u32,
 }
 
 /// What a context is in its runtime.

@@ -1,18 +1,22 @@
 //! The context in which a thread of a language runtime works: for CPython the
-//! contextvars context, of which each asyncio task has one of its own.
+//! contextvars context, of which each asyncio task has one of its own, and the
+//! greenlet.
 //!
-//! Read where an allocation or moved bytes are stated, and stated when it differs
-//! from the one stated last. The running thread state is the process's, not the thread's:
-//! it counts only if it names this very thread, which also guards against a
-//! layout that is not the expected one.
+//! CPython's is read where an allocation or a socket call is stated, and stated
+//! when the thread has entered or left a context since. A thread finds its own
+//! state through the one that runs, which is the process's: it counts only if it
+//! names this very thread, which also guards against a layout that is not the
+//! expected one. Found once, it is looked at directly, as a thread in a system
+//! call is not the one that runs.
 
 use aya_ebpf::{
     EbpfContext as _,
     helpers::{bpf_get_current_task, bpf_probe_read_user},
-    macros::uretprobe,
-    programs::RetProbeContext,
+    macros::{uprobe, uretprobe},
+    programs::{ProbeContext, RetProbeContext},
 };
 use memtrace_common::{
+    config::Target,
     event::{ContextKind, ContextRecord, Kind},
     loss::Loss,
 };
@@ -23,8 +27,8 @@ use crate::{
     maps::{CONTEXTS, TARGETS, ThreadState, config, current, is_target, thread_state},
 };
 
-/// Return of CPython's `PyContext_CopyCurrent`: a task, a callback or a worker's
-/// call gets its context.
+/// Return of the CPython function that makes copies of contexts: a task, a
+/// callback or a worker's call gets its context.
 #[uretprobe]
 pub fn context_made(ctx: RetProbeContext) -> u32 {
     let (pid, tid) = current();
@@ -37,32 +41,91 @@ pub fn context_made(ctx: RetProbeContext) -> u32 {
     {
         // Whose copy it is must be clear.
         state_if_changed(pid, tid, thread);
-        state(Kind::ContextMade, pid, tid, context);
+        state(Kind::ContextMade, pid, tid, context, ContextKind::Python, 0);
     }
     0
 }
 
-/// States the thread's context if it is not the one stated last.
+/// Entry of the function that takes a CPython context apart.
+#[uprobe]
+pub fn context_end(ctx: ProbeContext) -> u32 {
+    ended(&ctx, ContextKind::Python)
+}
+
+/// Entry of greenlet's `g_switchstack`: its second argument goes on from here
+/// (the first is where its result goes).
+#[uprobe]
+pub fn greenlet_switch(ctx: ProbeContext) -> u32 {
+    let (pid, tid) = current();
+    let greenlet = ctx.arg::<u64>(1).unwrap_or(0);
+    if greenlet == 0 || !is_target(pid) {
+        return 0;
+    }
+    if let Some(thread) = thread_state(tid)
+        && thread.greenlet != greenlet
+    {
+        thread.greenlet = greenlet;
+        state(Kind::Context, pid, tid, greenlet, ContextKind::Greenlet, 0);
+    }
+    0
+}
+
+/// Entry of the function that sets up a new greenlet (`tp_init`). The entry
+/// alone: the stacks of greenlets are moved about, and return probes with them.
+#[uprobe]
+pub fn greenlet_made(ctx: ProbeContext) -> u32 {
+    let (pid, tid) = current();
+    let greenlet = ctx.arg::<u64>(0).unwrap_or(0);
+    if greenlet == 0 || !is_target(pid) {
+        return 0;
+    }
+    if let Some(thread) = thread_state(tid) {
+        state_if_changed(pid, tid, thread);
+        let kind = ContextKind::Greenlet;
+        state(Kind::ContextMade, pid, tid, greenlet, kind, 0);
+    }
+    0
+}
+
+/// Entry of the function that takes a greenlet apart.
+#[uprobe]
+pub fn greenlet_end(ctx: ProbeContext) -> u32 {
+    ended(&ctx, ContextKind::Greenlet)
+}
+
+#[inline(always)]
+fn ended(ctx: &ProbeContext, kind: ContextKind) -> u32 {
+    let (pid, tid) = current();
+    let context = ctx.arg::<u64>(0).unwrap_or(0);
+    if context != 0 && is_target(pid) {
+        state(Kind::ContextEnd, pid, tid, context, kind, 0);
+    }
+    0
+}
+
+/// States the thread's CPython context if it has entered or left one since it
+/// was stated last.
 #[inline(always)]
 pub fn state_if_changed(pid: u32, tid: u32, thread: &mut ThreadState) {
     match CONTEXTS.get(0) {
         Some(0) | None => return,
         Some(_) => {}
     }
-    let Some(context) = current_context(pid, thread) else {
+    let Some([context, entered]) = current_context(pid, thread) else {
         return;
     };
-    if context != thread.context {
+    if context != thread.context || entered != thread.entered {
         thread.context = context;
-        state(Kind::Context, pid, tid, context);
+        thread.entered = entered;
+        let kind = ContextKind::Python;
+        state(Kind::Context, pid, tid, context, kind, entered as u32);
     }
 }
 
-/// The context of this thread. In a system call another thread may hold the
-/// interpreter: then it is read from the state in which this one was seen
-/// before, which lasts as long as the thread.
+/// The context of this CPython thread, and how often it has entered or left
+/// one.
 #[inline(always)]
-fn current_context(pid: u32, thread: &mut ThreadState) -> Option<u64> {
+fn current_context(pid: u32, thread: &mut ThreadState) -> Option<[u64; 2]> {
     // SAFETY: an entry is replaced or removed only with its process or program.
     let target = *unsafe { TARGETS.get(pid) }?;
     if target.thread_state_at == 0 || config!(offsets.task_fsbase) == 0 {
@@ -74,32 +137,38 @@ fn current_context(pid: u32, thread: &mut ThreadState) -> Option<u64> {
     if own == 0 {
         return None;
     }
-    let names = u64::from(target.thread_id_offset);
-    let running = read_user(target.thread_state_at).unwrap_or(0);
-    if running != 0 && read_user(running + names) == Some(own) {
+    let running: u64 = read_user(target.thread_state_at)?;
+    if running != thread.python && names(&target, running, own) {
         thread.python = running;
-    } else if thread.python == 0 || read_user(thread.python + names) != Some(own) {
+    } else if !names(&target, thread.python, own) {
         return None;
     }
     read_user(thread.python + u64::from(target.context_offset))
 }
 
+/// Whether a thread state is that of the thread with this `pthread_t`.
 #[inline(always)]
-fn read_user(address: u64) -> Option<u64> {
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_user(address as *const u64) }.ok()
+fn names(target: &Target, thread_state: u64, own: u64) -> bool {
+    thread_state != 0
+        && read_user(thread_state + u64::from(target.thread_id_offset)) == Some(own)
 }
 
 #[inline(always)]
-fn state(kind: Kind, pid: u32, tid: u32, context: u64) {
+fn read_user<T: Copy>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_user(address as *const T) }.ok()
+}
+
+#[inline(always)]
+fn state(kind: Kind, pid: u32, tid: u32, context: u64, runtime: ContextKind, entered: u32) {
     let header = header(kind, 0, pid, tid);
     record(
         ContextRecord {
             header,
             context,
             parent: 0,
-            runtime: ContextKind::Python as u32,
-            reserved: 0,
+            runtime: runtime as u32,
+            entered,
         },
         QUIET,
         Loss::RingFullTask,

@@ -97,12 +97,20 @@ pub struct ThreadState {
     pub call: PendingCall,
     /// Not 0: a socket record was emitted since the last Wait record.
     pub active: u64,
-    /// The runtime context stated last; 0 if it must be stated again.
-    pub context: u64,
-    /// The thread's own state in its CPython interpreter, once it was seen to
-    /// run; 0 before.
+    /// The CPython thread state of this thread, once it was seen to run; 0
+    /// before.
     pub python: u64,
+    /// The CPython context stated last.
+    pub context: u64,
+    /// What the runtime counted when it was entered; [`ANEW`]: it is to be
+    /// stated again.
+    pub entered: u64,
+    /// The greenlet stated last.
+    pub greenlet: u64,
 }
+
+/// No runtime counts this far: the context is stated again.
+pub const ANEW: u64 = u64::MAX;
 
 /// The outermost allocator call that has not returned.
 ///
@@ -149,8 +157,10 @@ const EMPTY: ThreadState = ThreadState {
         call: 0,
     },
     active: 0,
-    context: 0,
     python: 0,
+    context: 0,
+    entered: 0,
+    greenlet: 0,
 };
 
 /// Process and thread id of the current task.

@@ -31,7 +31,7 @@ use crate::{
     emit::{QUIET, URGENT, header, record},
     kernel::{StreamSocket, read, stream_socket},
     maps::{
-        EVENTS, SYSCALLS, ThreadState, current, existing_thread_state, is_target, lost,
+        ANEW, EVENTS, SYSCALLS, ThreadState, current, existing_thread_state, is_target, lost,
         thread_state,
     },
 };
@@ -286,7 +286,7 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
                 && let Some(socket) = stream_socket(result as i32)
                 && let Some(state) = thread_state(tid)
             {
-                touched(state);
+                touched(pid, tid, state);
                 state_fact(pid, tid, Kind::Accept, 0, &socket, result as i32, 0);
             }
             return;
@@ -294,7 +294,9 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
         WatchedCall::Connect => {
             if (result == 0 || result == -EINPROGRESS)
                 && let Some(socket) = stream_socket(fd)
+                && let Some(state) = thread_state(tid)
             {
+                context::state_if_changed(pid, tid, state);
                 state_fact(pid, tid, Kind::Connect, 0, &socket, fd, 0);
             }
             return;
@@ -333,8 +335,7 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
     let Some(state) = thread_state(tid) else {
         return;
     };
-    context::state_if_changed(pid, tid, state);
-    touched(state);
+    touched(pid, tid, state);
     let mut part = Part {
         kind,
         pid,
@@ -365,12 +366,13 @@ fn is_final(errno: i64) -> bool {
         || errno == ENOTCONN
 }
 
-/// The thread took part in a connection: its next wait is stated, and so is the
-/// context in which it goes on.
+/// The thread takes part in a connection: the context in which it does is
+/// stated before, and again before whatever it does next; so is its next wait.
 #[inline(always)]
-fn touched(state: &mut ThreadState) {
+fn touched(pid: u32, tid: u32, state: &mut ThreadState) {
+    context::state_if_changed(pid, tid, state);
     state.active = 1;
-    state.context = 0;
+    state.entered = ANEW;
 }
 
 /// `msg_iov` and `msg_iovlen` of a `struct user_msghdr`, at bytes 16 and 24
@@ -560,8 +562,9 @@ fn wait(pid: u32, tid: u32, kind: WaitKind, descriptors: u32) {
     if state.active == 0 {
         return;
     }
+    context::state_if_changed(pid, tid, state);
     state.active = 0;
-    state.context = 0;
+    state.entered = ANEW;
     record(
         WaitRecord {
             header: header(Kind::Wait, 0, pid, tid),

@@ -204,7 +204,12 @@ impl Attributor {
             | EventBody::Counter { .. }
             | EventBody::ManagedAlloc { .. }
             | EventBody::TypeName { .. } => {}
-            EventBody::Context { context, kind } => self.context(pid, tid, *context, *kind, out),
+            EventBody::Context {
+                context,
+                kind,
+                entered: _,
+            } => self.context(pid, tid, *context, *kind, out),
+            EventBody::ContextEnd { .. } => {}
             EventBody::ContextMade {
                 context,
                 parent,

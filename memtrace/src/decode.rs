@@ -158,20 +158,24 @@ pub fn record(bytes: &[u8]) -> Result<RawEvent, DecodeError> {
         },
         Kind::Mapped => EventBody::Mapped,
         Kind::CgroupMove => EventBody::CgroupMove,
-        Kind::Context | Kind::ContextMade => {
+        Kind::Context | Kind::ContextMade | Kind::ContextEnd => {
             let fields = Fields::new(bytes, size_of::<ContextRecord>())?;
             let runtime = fields.u32(offset_of!(ContextRecord, runtime));
             let context = fields.u64(offset_of!(ContextRecord, context));
             let parent = fields.u64(offset_of!(ContextRecord, parent));
             let of = ContextKind::from_wire(runtime).ok_or_else(|| unknown(runtime))?;
-            if kind == Kind::Context {
-                EventBody::Context { context, kind: of }
-            } else {
-                EventBody::ContextMade {
+            match kind {
+                Kind::Context => EventBody::Context {
+                    context,
+                    kind: of,
+                    entered: fields.u32(offset_of!(ContextRecord, entered)),
+                },
+                Kind::ContextMade => EventBody::ContextMade {
                     context,
                     parent,
                     kind: of,
-                }
+                },
+                _ => EventBody::ContextEnd { context, kind: of },
             }
         }
         Kind::Wake | Kind::Sleep | Kind::Woken => {

@@ -119,6 +119,7 @@ impl Dialogue {
             | EventBody::CgroupMove
             | EventBody::Context { .. }
             | EventBody::ContextMade { .. }
+            | EventBody::ContextEnd { .. }
             | EventBody::Wake(_)
             | EventBody::Sleep(_)
             | EventBody::Woken(_)

@@ -163,6 +163,16 @@ pub enum EventBody {
         context: u64,
         /// Of which kind.
         kind: ContextKind,
+        /// Counts up whenever the thread enters or leaves a context, so that two
+        /// stays in one context differ; 0 if the runtime does not count.
+        entered: u32,
+    },
+    /// A context is gone; what identified it may be used again.
+    ContextEnd {
+        /// What identified it in the process.
+        context: u64,
+        /// Of which kind.
+        kind: ContextKind,
     },
     /// The thread has made this context for work on behalf of another.
     ContextMade {

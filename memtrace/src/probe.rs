@@ -7,12 +7,15 @@
 pub mod attach;
 pub mod btf;
 pub mod discover;
+pub mod greenlet;
+pub mod image;
 pub mod launch;
 pub mod load;
 pub mod lock;
 pub mod maps;
 pub mod place;
 pub mod python;
+pub mod runtimes;
 pub mod symbols;
 pub mod sys;
 pub mod target;

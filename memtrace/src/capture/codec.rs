@@ -56,6 +56,7 @@ enum Tag {
     ManagedAlloc = 30,
     TypeName = 31,
     TlsEnd = 32,
+    ContextEnd = 33,
 }
 
 impl Tag {
@@ -93,6 +94,7 @@ impl Tag {
             30 => Tag::ManagedAlloc,
             31 => Tag::TypeName,
             32 => Tag::TlsEnd,
+            33 => Tag::ContextEnd,
             _ => return None,
         })
     }
@@ -119,6 +121,7 @@ impl Tag {
             EventBody::CgroupMove => Tag::CgroupMove,
             EventBody::Context { .. } => Tag::Context,
             EventBody::ContextMade { .. } => Tag::ContextMade,
+            EventBody::ContextEnd { .. } => Tag::ContextEnd,
             EventBody::Clock => Tag::Clock,
             EventBody::Messages { .. } => Tag::Messages,
             EventBody::Wake(_) => Tag::Wake,

@@ -16,7 +16,7 @@ use crate::{
         btf,
         discover::{ObjectCache, Role},
         load::{Kernel, LoadError, LoadOptions},
-        lock, sys,
+        lock, runtimes, sys,
         target::{Selector, process, sockets},
         tracer::check_privileges,
     },
@@ -246,6 +246,12 @@ fn one_process<W: Write>(sheet: &mut Sheet<W>, pid: u32) -> io::Result<Option<Fa
                 escape(&skipped.name),
                 escape(&skipped.ends_in)
             )?;
+        }
+    }
+    for (subject, told) in runtimes::examine(pid) {
+        match told {
+            Ok(words) => sheet.ok(subject, &words)?,
+            Err(words) => sheet.note(subject, &words)?,
         }
     }
     if found.objects.is_empty() {

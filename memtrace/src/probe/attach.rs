@@ -16,6 +16,7 @@ use memtrace_common::event::WatchedCall;
 
 use super::{
     discover::{AllocatorObject, Role, SocketObject},
+    greenlet::Greenlet,
     load::{Kernel, UprobeKind},
     maps::FileIdentity,
     python::Python,
@@ -265,10 +266,37 @@ impl Links {
         if !self.is_new(pid, python.file, Subject::Contexts) {
             return Ok(());
         }
-        let sites = [(python.copy_current_offset, 0)];
+        let makers: Vec<(u64, u64)> = python.makers.iter().map(|offset| (*offset, 0)).collect();
+        let ends = [(python.end, 0)];
         let path = python.attach_path();
-        self.attach_sites(kernel, pid, &path, "context_made", Side::Return, &sites)?;
+        self.attach_sites(kernel, pid, &path, "context_end", Side::Entry, &ends)?;
+        self.attach_sites(kernel, pid, &path, "context_made", Side::Return, &makers)?;
         self.done(pid, python.file, Subject::Contexts);
+        Ok(())
+    }
+
+    /// Watches greenlets being made, switched and taken apart.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn attach_greenlets(
+        &mut self,
+        kernel: &Kernel,
+        pid: u32,
+        greenlet: &Greenlet,
+    ) -> io::Result<()> {
+        if !self.is_new(pid, greenlet.file, Subject::Contexts) {
+            return Ok(());
+        }
+        let path = greenlet.attach_path();
+        for (program, offset) in [
+            ("greenlet_end", greenlet.end),
+            ("greenlet_made", greenlet.init),
+            ("greenlet_switch", greenlet.switch),
+        ] {
+            self.attach_sites(kernel, pid, &path, program, Side::Entry, &[(offset, 0)])?;
+        }
+        self.done(pid, greenlet.file, Subject::Contexts);
         Ok(())
     }
 

@@ -22,7 +22,8 @@ use super::{
     discover::{DiscoverError, ObjectCache},
     load::{Kernel, LoadError, LoadOptions},
     lock::{self, Lock},
-    python, sys,
+    runtimes::Runtimes,
+    sys,
     target::{Selector, TargetError, descendants, process, sockets},
 };
 use crate::{
@@ -110,8 +111,7 @@ struct Target {
     origin: Origin,
     allocators: Vec<String>,
     trouble: Vec<String>,
-    /// Its runtime's contexts are read, or cannot be.
-    contexts_settled: bool,
+    runtimes: Runtimes,
     probed_after_ns: u64,
     _lock: Lock,
 }
@@ -341,7 +341,7 @@ impl Tracer {
                 } => self.join(child_pid, sink),
                 EventBody::Exec { .. } => {
                     if let Some(target) = self.targets.get_mut(&event.pid) {
-                        target.contexts_settled = false;
+                        target.runtimes = Runtimes::default();
                         self.describe(event.pid, sink);
                     }
                     self.schedule_rescans(event.pid);
@@ -445,7 +445,7 @@ impl Tracer {
                 origin,
                 allocators: Vec::new(),
                 trouble: Vec::new(),
-                contexts_settled: false,
+                runtimes: Runtimes::default(),
                 probed_after_ns: 0,
                 _lock: lock,
             },
@@ -507,37 +507,9 @@ impl Tracer {
                 target.trouble = trouble;
             }
         }
-        if !target.contexts_settled {
-            match python::find(pid) {
-                // Not (yet) a process with tasks.
-                Ok(None) => {}
-                Ok(Some(python)) => {
-                    target.contexts_settled = true;
-                    let read = self
-                        .links
-                        .attach_contexts(&self.kernel, pid, &python)
-                        .map_err(|error| error.to_string())
-                        .and_then(|()| {
-                            self.kernel
-                                .set_target(pid, python.target)
-                                .map_err(|error| error.to_string())
-                        });
-                    if let Err(error) = read {
-                        changed = true;
-                        target
-                            .trouble
-                            .push(format!("asyncio tasks are not told apart: {error}"));
-                    }
-                }
-                Err(error) => {
-                    target.contexts_settled = true;
-                    changed = true;
-                    target
-                        .trouble
-                        .push(format!("asyncio tasks are not told apart: {error}"));
-                }
-            }
-        }
+        changed |= target
+            .runtimes
+            .attach(&mut self.kernel, &mut self.links, pid);
         if self.options.sockets == SocketProbes::Libc {
             match self.cache.socket_objects(pid) {
                 Ok(objects) => {
@@ -578,7 +550,7 @@ impl Tracer {
                 runtime: described.runtime,
                 allocators: target.allocators.clone(),
                 origin: target.origin,
-                trouble: target.trouble.clone(),
+                trouble: [&target.trouble, target.runtimes.trouble()].concat(),
                 probed_after_ns: target.probed_after_ns,
             }),
         ));

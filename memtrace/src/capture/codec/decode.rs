@@ -168,6 +168,11 @@ impl Decoder {
             Tag::Context => EventBody::Context {
                 context: self.address_number()?,
                 kind: self.context_kind()?,
+                entered: small(self.fact()?)?,
+            },
+            Tag::ContextEnd => EventBody::ContextEnd {
+                context: self.address_number()?,
+                kind: self.context_kind()?,
             },
             Tag::ContextMade => EventBody::ContextMade {
                 context: self.address_number()?,

@@ -86,6 +86,7 @@ impl Encoder {
                 | EventBody::CgroupMove
                 | EventBody::Context { .. }
                 | EventBody::ContextMade { .. }
+                | EventBody::ContextEnd { .. }
                 | EventBody::Clock
                 | EventBody::OpenSocket { .. }
                 | EventBody::TraceBegin => 0,
@@ -193,7 +194,16 @@ impl Encoder {
             | EventBody::Clock
             | EventBody::TraceBegin => {}
             EventBody::Messages { stream, messages } => self.messages(*stream, messages),
-            EventBody::Context { context, kind } => {
+            EventBody::Context {
+                context,
+                kind,
+                entered,
+            } => {
+                self.address(*context);
+                self.fact(*kind as u64);
+                self.fact(u64::from(*entered));
+            }
+            EventBody::ContextEnd { context, kind } => {
                 self.address(*context);
                 self.fact(*kind as u64);
             }

@@ -1,0 +1,202 @@
+//! A program or library as a process has it mapped: where its symbols are in
+//! the process, and where in the file to put a probe.
+//!
+//! In: a mapping of the process. Out: addresses, code and file offsets. It reads
+//! the file and the process's memory, and knows no runtime.
+
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsRawFd as _, unix::fs::FileExt as _},
+    path::PathBuf,
+};
+
+use object::{Object as _, ObjectSegment as _, ObjectSymbol as _, read::ReadCache};
+
+use super::{
+    discover::open_mapped,
+    maps::{FileIdentity, Mapping},
+    place::{self, Needs},
+    symbols::{ElfFile, Machine},
+};
+
+/// Another process's memory, or what stands for it in a test.
+pub trait Memory {
+    /// Fills the buffer from this address on.
+    ///
+    /// # Errors
+    /// Not all of it can be read.
+    fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// The word at an address.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn word(&self, address: u64) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        self.read(address, &mut bytes)?;
+        Ok(u64::from_ne_bytes(bytes))
+    }
+}
+
+/// A process's `/proc/PID/mem`.
+#[derive(Debug)]
+pub struct ProcessMemory(File);
+
+impl ProcessMemory {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// The process is gone, or this one may not read it.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        File::open(format!("/proc/{pid}/mem")).map(Self)
+    }
+}
+
+impl Memory for ProcessMemory {
+    fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(buffer, address)
+    }
+}
+
+/// A mapped program or library.
+#[derive(Debug)]
+pub struct Image {
+    /// Which file.
+    pub file: FileIdentity,
+    handle: File,
+    elf: ElfFile<File>,
+    /// How far the file's addresses were moved when it was loaded.
+    moved: u64,
+    symbols: Vec<Symbol>,
+}
+
+/// A dynamic symbol that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Symbol {
+    name: String,
+    address: u64,
+    size: u64,
+}
+
+impl Image {
+    /// Opens the file of a mapping and looks for these dynamic symbols in it.
+    ///
+    /// # Errors
+    /// In words: the file cannot be opened or understood.
+    pub fn open(
+        pid: u32,
+        mapping: &Mapping,
+        mappings: &[Mapping],
+        names: &[&str],
+    ) -> Result<Option<Image>, String> {
+        let Some(opened) = open_mapped(pid, mapping, mappings)? else {
+            return Ok(None);
+        };
+        Self::of_file(opened.handle, mapping, mappings, names).map_err(|error| error.to_string())
+    }
+
+    fn of_file(
+        handle: File,
+        mapping: &Mapping,
+        mappings: &[Mapping],
+        names: &[&str],
+    ) -> Result<Option<Image>, Box<dyn std::error::Error>> {
+        let cache = ReadCache::new(handle.try_clone()?);
+        let file = object::File::parse(&cache)?;
+        let symbols = file
+            .dynamic_symbols()
+            .filter(|symbol| symbol.address() != 0)
+            .filter_map(|symbol| {
+                let name = symbol.name().ok().filter(|name| names.contains(name))?;
+                Some(Symbol {
+                    name: name.to_owned(),
+                    address: symbol.address(),
+                    size: symbol.size(),
+                })
+            })
+            .collect();
+        // Its first segment in the file is its lowest mapping.
+        let first = file
+            .segments()
+            .min_by_key(|segment| segment.file_range().0)
+            .map(|segment| (segment.address(), segment.file_range().0));
+        let lowest = mappings
+            .iter()
+            .filter(|other| other.file == mapping.file)
+            .min_by_key(|other| other.offset);
+        let (Some((address, offset)), Some(lowest)) = (first, lowest) else {
+            return Ok(None);
+        };
+        let moved = lowest
+            .start
+            .wrapping_sub(lowest.offset)
+            .wrapping_sub(address.wrapping_sub(offset));
+        Ok(Some(Image {
+            file: mapping.file,
+            elf: ElfFile::open(handle.try_clone()?)?,
+            handle,
+            moved,
+            symbols,
+        }))
+    }
+
+    /// A dynamic symbol's address in the file's own numbering.
+    pub fn symbol(&self, name: &str) -> Option<u64> {
+        self.known(name).map(|symbol| symbol.address)
+    }
+
+    fn known(&self, name: &str) -> Option<&Symbol> {
+        self.symbols.iter().find(|symbol| symbol.name == name)
+    }
+
+    /// Address and code of a function by its symbol, at most `len` bytes.
+    pub fn function(&mut self, name: &str, len: u64) -> Option<(u64, Vec<u8>)> {
+        let symbol = self.known(name)?;
+        let address = symbol.address;
+        let len = symbol.size.min(len) as usize;
+        Some((address, self.code(address, len)))
+    }
+
+    /// Where an address of the file is in the process.
+    pub fn in_process(&self, address: u64) -> u64 {
+        address.wrapping_add(self.moved)
+    }
+
+    /// The address in the file's own numbering of one in the process.
+    pub fn in_file(&self, address: u64) -> u64 {
+        address.wrapping_sub(self.moved)
+    }
+
+    /// The code at an address of the file; empty where there is none.
+    pub fn code(&mut self, address: u64, len: usize) -> Vec<u8> {
+        self.elf.code(address, len).unwrap_or_default()
+    }
+
+    /// The instruction set.
+    pub fn machine(&self) -> Machine {
+        self.elf.facts().machine
+    }
+
+    /// The file offset at which to probe the function at an address of the file.
+    pub fn place(&mut self, function: u64, needs: Needs) -> Option<u64> {
+        let offset = self.elf.code_offset(function)?;
+        let code = self.code(function, place::SCAN_BYTES_UNSIZED);
+        let place = place::choose(&code, function, self.machine(), needs);
+        offset.checked_add(place.offset)
+    }
+
+    /// The path to hand to the kernel when attaching, valid in this process as
+    /// long as this object lives.
+    pub fn attach_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))
+    }
+}
+
+/// The name of a mapping's file.
+pub fn file_name(mapping: &Mapping) -> String {
+    mapping
+        .path
+        .file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
