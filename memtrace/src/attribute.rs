@@ -43,7 +43,7 @@ use crate::{
 };
 use connection::{AfterWrite, Caller, ConnRef, Connections, Moment, Turn};
 use process::Processes;
-use strand::{BETWEEN, Origin, Reading, StrandId, Strands, Thread};
+use strand::{Accepted, BETWEEN, Origin, Reading, StrandId, Strands, Thread};
 use work::Doing;
 
 /// The name under which connections that could not be followed are counted.
@@ -132,10 +132,16 @@ impl Attributor {
                 self.processes.set_served(process);
                 self.connections
                     .open(fact.socket, process, ConnKind::Accepted, true, ts_ns, out);
+                let earlier = self.strands.thread(tid).and_then(|thread| thread.accepted);
                 self.turn(pid, tid, Doing::unknown(Reason::ConnectionSetup), None, out);
                 let conn = self.connections.of_socket(fact.socket);
                 if let Some(thread) = self.strands.thread_mut(tid) {
-                    thread.accepted = conn;
+                    // Of two at once it is not known what is made for which.
+                    let alone = earlier.is_none_or(|accepted| accepted.taken_up);
+                    thread.accepted = Some(Accepted {
+                        conn: conn.filter(|_| alone),
+                        taken_up: false,
+                    });
                 }
             }
             EventBody::Connect(fact) => {
@@ -207,9 +213,12 @@ impl Attributor {
             EventBody::Context {
                 context,
                 kind,
-                entered: _,
-            } => self.context(pid, tid, *context, *kind, out),
-            EventBody::ContextEnd { .. } => {}
+                entered,
+            } => self.context(pid, tid, *context, *kind, *entered, out),
+            EventBody::ContextEnd { context, kind: _ } => {
+                let process = self.processes.of_pid(pid, out);
+                self.strands.end_context(process, *context, out);
+            }
             EventBody::ContextMade {
                 context,
                 parent,
@@ -331,6 +340,7 @@ impl Attributor {
             let thread = Thread {
                 own: Doing::unknown(Reason::ConnectionSetup),
                 context: None,
+                greenlet: None,
                 served: false,
                 reading: None,
                 ..*parent
@@ -392,7 +402,7 @@ impl Attributor {
                 self.turn(pid, tid, next, proven, out);
                 if let (Owner::Request(claim), Direction::Recv) = (owner, data.direction) {
                     let request = claim.request;
-                    self.learn(strand, conn, Some(request));
+                    self.learn(tid, strand, conn, Some(request));
                     self.reads(tid, strand, request, conn);
                 }
             }
@@ -407,7 +417,7 @@ impl Attributor {
                     how: How::Answered,
                 }));
                 self.turn(pid, tid, next, proven, out);
-                self.learn(strand, conn, None);
+                self.learn(tid, strand, conn, None);
             }
         }
     }
@@ -490,30 +500,41 @@ impl Attributor {
             };
             self.turn(pid, tid, next, proven.filter(|_| idle), out);
         }
-        self.learn(strand, conn, request);
         if let Some(request) = request {
+            self.learn_callback(strand, conn, request);
             self.reads(tid, strand, request, conn);
         }
     }
 
     /// The thread has received bytes of a request.
     fn reads(&mut self, tid: u32, strand: StrandId, request: RequestId, conn: ConnRef) {
+        // A loop that receives in no callback's context calls one next.
+        let in_callback = match strand {
+            StrandId::Context(process, context) => self
+                .strands
+                .context(process, context)
+                .is_some_and(|context| context.made),
+            StrandId::Thread(_) => false,
+        };
         if let Some(thread) = self.strands.thread_mut(tid) {
+            let first = thread.entered;
             thread.reading = Some(Reading {
                 request,
                 conn,
                 strand,
                 context: None,
+                stay: (first, first.wrapping_add(u32::from(!in_callback))),
             });
         }
     }
 
     /// Bytes were moved on a connection in a context: it may be the one that
     /// serves the connection. `request`: of which bytes were received.
-    fn learn(&mut self, strand: StrandId, conn: ConnRef, request: Option<RequestId>) {
+    fn learn(&mut self, tid: u32, strand: StrandId, conn: ConnRef, request: Option<RequestId>) {
         let StrandId::Context(process, context) = strand else {
             return;
         };
+        let waits_in = self.strands.thread(tid).and_then(|thread| thread.waits_in);
         let strands = &mut self.strands;
         let Some(origin) = strands.context(process, context).map(|known| known.origin) else {
             return;
@@ -524,13 +545,30 @@ impl Attributor {
             (Origin::Request(of), Some(request)) => request != of && !strands.in_progress(of),
             _ => false,
         };
-        if let Some(context) = strands.context_mut(process, context) {
-            context.origin = match origin {
+        if let Some(known) = strands.context_mut(process, context) {
+            // A loop receives for all its connections in the context in which it
+            // was started.
+            let of_loop = known.kind == ContextKind::Python
+                && !known.made
+                && waits_in.is_none_or(|waits_in| waits_in == context);
+            known.origin = match origin {
+                Origin::Unknown if of_loop && request.is_some() => Origin::Unknown,
                 Origin::Unknown | Origin::Work(_) => Origin::Connection(conn),
-                Origin::Connection(known) if known != conn => Origin::Shared,
+                Origin::Connection(other) if other != conn => Origin::Shared,
                 Origin::Request(_) if outlived => Origin::Connection(conn),
-                known @ (Origin::Request(_) | Origin::Connection(_) | Origin::Shared) => known,
+                origin @ (Origin::Request(_) | Origin::Connection(_) | Origin::Shared) => origin,
             };
+        }
+    }
+
+    /// A callback that was set up during one request and receives for another
+    /// serves the connection, not the request.
+    fn learn_callback(&mut self, strand: StrandId, conn: ConnRef, request: RequestId) {
+        if let StrandId::Context(process, context) = strand
+            && let Some(context) = self.strands.context_mut(process, context)
+            && matches!(context.origin, Origin::Request(of) if of != request)
+        {
+            context.origin = Origin::Connection(conn);
         }
     }
 
@@ -606,6 +644,7 @@ impl Attributor {
             thread.context = None;
             if for_new_events {
                 thread.reading = None;
+                thread.waits_in = Some(context);
             }
         }
     }
@@ -618,6 +657,7 @@ impl Attributor {
         tid: u32,
         context: u64,
         kind: ContextKind,
+        entered: u32,
         out: &mut Vec<Attributed>,
     ) {
         let process = self.begin_thread(pid, tid, out);
@@ -628,18 +668,31 @@ impl Attributor {
         let Some(thread) = self.strands.thread_mut(tid) else {
             return;
         };
-        thread.context = known;
+        match kind {
+            ContextKind::Greenlet => thread.greenlet = known,
+            ContextKind::Python | ContextKind::Goroutine => thread.context = known,
+        }
+        if kind == ContextKind::Python {
+            thread.entered = entered;
+            // The thread has gone on to something else.
+            thread.reading = thread.reading.filter(|reading| reading.covers(entered));
+        }
         let received = thread.reading.filter(|reading| reading.context.is_none());
         if let Some(reading) = &mut thread.reading {
-            reading.context.get_or_insert(context);
+            match kind {
+                ContextKind::Python => reading.context = known,
+                ContextKind::Greenlet | ContextKind::Goroutine => {
+                    reading.context.get_or_insert(context);
+                }
+            }
         }
         let reading = thread.reading.filter(|reading| reading.context == known);
         let turn = self.strands.turns;
-        let Some(entered) = self.strands.context_mut(process, context) else {
+        let Some(of_context) = self.strands.context_mut(process, context) else {
             return;
         };
-        let resumed = std::mem::replace(&mut entered.turn, turn) != turn;
-        let doing = entered.doing;
+        let resumed = std::mem::replace(&mut of_context.turn, turn) != turn;
+        let doing = of_context.doing;
         let strand = StrandId::Context(process, context);
         if let Some(reading) = received {
             // Not what received the bytes works for them, but what it entered.
@@ -649,7 +702,7 @@ impl Attributor {
             {
                 self.strands.turn(reading.strand, BETWEEN, None, out);
             }
-            self.learn(strand, reading.conn, Some(reading.request));
+            self.learn(tid, strand, reading.conn, Some(reading.request));
         }
         let origin = self
             .strands
@@ -719,7 +772,17 @@ impl Attributor {
                 .map(|context| context.origin),
             StrandId::Thread(_) => None,
         };
-        let accepted = self.strands.thread(tid).and_then(|thread| thread.accepted);
+        let accepted = match self
+            .strands
+            .thread_mut(tid)
+            .map(|thread| &mut thread.accepted)
+        {
+            Some(Some(accepted)) => {
+                accepted.taken_up = true;
+                accepted.conn
+            }
+            Some(None) | None => None,
+        };
         let claimed = self.strands.doing(maker).and_then(Doing::claimed);
         let origin = match (claimed, accepted, of_maker) {
             (Some(request), _, _) => Origin::Request(request),

@@ -47,13 +47,29 @@ pub struct Thread {
     pub own: Doing,
     /// The context in which it works.
     pub context: Option<u64>,
+    /// The greenlet in which it works, where it is in no other context.
+    pub greenlet: Option<u64>,
     /// It has taken part in a connection.
     pub served: bool,
     /// The request of which it received bytes, as long as it has not waited.
     pub reading: Option<Reading>,
     /// The connection that it accepted last, as long as it has done nothing
     /// else since.
-    pub accepted: Option<ConnRef>,
+    pub accepted: Option<Accepted>,
+    /// What the runtime counted when it entered its context; see
+    /// [`EventBody::Context`](crate::event::EventBody::Context).
+    pub entered: u32,
+    /// The context in which it last waited for new events.
+    pub waits_in: Option<u64>,
+}
+
+/// A connection that a thread has accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Which, if it is the only one of which nothing has been made yet.
+    pub conn: Option<ConnRef>,
+    /// A context has been made since.
+    pub taken_up: bool,
 }
 
 /// A request of which a thread received bytes.
@@ -67,6 +83,17 @@ pub struct Reading {
     pub strand: StrandId,
     /// The context in which the thread went on; `None` until it is stated.
     pub context: Option<u64>,
+    /// What the runtime may count there, first and last: whoever reads is called
+    /// before the thread goes on to anything else.
+    pub stay: (u32, u32),
+}
+
+impl Reading {
+    /// Whether what goes on in this context is the reading, or part of it.
+    pub fn covers(&self, entered: u32) -> bool {
+        let (first, last) = self.stay;
+        entered.wrapping_sub(first) <= last.wrapping_sub(first)
+    }
 }
 
 /// A context of a language runtime.
@@ -131,9 +158,12 @@ impl Strands {
             process,
             own: Doing::unknown(reason()),
             context: None,
+            greenlet: None,
             served: false,
             reading: None,
             accepted: None,
+            entered: 0,
+            waits_in: None,
         });
         thread.process = process;
         thread
@@ -219,7 +249,8 @@ impl Strands {
         );
     }
 
-    fn end_context(&mut self, process: ProcessIndex, context: u64, out: &mut Vec<Attributed>) {
+    /// A context is gone; its name may be used again.
+    pub fn end_context(&mut self, process: ProcessIndex, context: u64, out: &mut Vec<Attributed>) {
         if let Some(mut gone) = self.contexts.remove(&(process, context)) {
             self.works.turn(&mut gone.doing, BETWEEN, None, out);
         }
@@ -227,15 +258,14 @@ impl Strands {
 
     /// The strand on which a thread works now.
     pub fn current(&self, tid: u32) -> StrandId {
-        match self.threads.get(&tid) {
-            Some(Thread {
-                process,
-                context: Some(context),
-                ..
-            }) if self.contexts.contains_key(&(*process, *context)) => {
-                StrandId::Context(*process, *context)
-            }
-            Some(_) | None => StrandId::Thread(tid),
+        let Some(thread) = self.threads.get(&tid) else {
+            return StrandId::Thread(tid);
+        };
+        let known = |context: &u64| self.contexts.contains_key(&(thread.process, *context));
+        let context = thread.context.filter(known);
+        match context.or_else(|| thread.greenlet.filter(known)) {
+            Some(context) => StrandId::Context(thread.process, context),
+            None => StrandId::Thread(tid),
         }
     }
 
