@@ -52,13 +52,15 @@ fuzz_target!(|input: &[u8]| {
             | Message::ResponseBegin { exchange }
             | Message::ResponseHead { exchange, .. }
             | Message::MalformedResponse { exchange, .. } => assert!(open.contains(exchange)),
+            Message::SeriesBegin { exchange, .. }
+            | Message::SeriesMessageBegin { exchange, .. }
+            | Message::SeriesMessage { exchange, .. }
+            | Message::SeriesCut { exchange, .. } => assert!(exchange.0 < begun),
             Message::UnmatchedResponse { .. } => {}
             Message::Role(_)
             | Message::Foreign(_)
             | Message::Carries { .. }
-            | Message::GrpcStatus { .. }
-            | Message::SeriesBegin { .. }
-            | Message::SeriesMessage { .. } => panic!("HTTP/1 alone says no {message:?}"),
+            | Message::GrpcStatus { .. } => panic!("HTTP/1 alone says no {message:?}"),
         }
     }
     assert!(open.is_empty());

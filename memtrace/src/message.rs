@@ -234,7 +234,8 @@ pub enum Message {
         /// Of which kind.
         series: Series,
     },
-    /// One message of a series has been moved whole.
+    /// The message of a series that opened last in this direction has been moved
+    /// whole.
     SeriesMessage {
         /// Which exchange.
         exchange: ExchangeId,
@@ -242,6 +243,21 @@ pub enum Message {
         from: Side,
         /// Its bytes, framing included.
         bytes: u64,
+    },
+    /// A message of a series opens.
+    SeriesMessageBegin {
+        /// Which exchange.
+        exchange: ExchangeId,
+        /// Who sends it.
+        from: Side,
+    },
+    /// Bytes of a series moved of which it is not known what messages they are.
+    /// One that was under way is given up.
+    SeriesCut {
+        /// Which exchange.
+        exchange: ExchangeId,
+        /// Who sent them.
+        from: Side,
     },
 }
 

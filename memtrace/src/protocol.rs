@@ -1,8 +1,9 @@
 //! Protocols: the bytes of one connection come in, messages go out.
 //!
 //! [`http1`] follows both directions of a connection and says where requests
-//! and responses begin and end; [`target`] leaves of a request's target what is
-//! not private; [`route`] folds targets into a bounded set of route templates.
+//! and responses begin and end; [`websocket`] and [`sse`] the messages within an
+//! exchange; [`target`] leaves of a request's target what is not private;
+//! [`route`] folds targets into a bounded set of route templates.
 //!
 //! Nothing here knows memory, processes, sockets or time.
 
@@ -10,4 +11,6 @@ pub mod http1;
 mod lines;
 pub mod route;
 pub mod session;
+pub mod sse;
 pub mod target;
+pub mod websocket;

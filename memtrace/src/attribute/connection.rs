@@ -526,7 +526,9 @@ impl Conn {
             | Message::Interim { .. }
             | Message::Carries { .. }
             | Message::SeriesBegin { .. }
-            | Message::SeriesMessage { .. } => {}
+            | Message::SeriesMessageBegin { .. }
+            | Message::SeriesMessage { .. }
+            | Message::SeriesCut { .. } => {}
         }
     }
 

@@ -16,8 +16,8 @@
 //!
 //! Inside: `half` walks one direction with `head` (`fields`), `chunk` and
 //! `probe`; `connection` drives both directions; `exchange` matches requests with
-//! responses, `framing` decides what follows a head, `gap` handles what was not
-//! captured.
+//! responses, `framing` decides what follows a head, `series` finds messages
+//! within content, `gap` handles what was not captured.
 
 mod chunk;
 mod connection;
@@ -30,6 +30,7 @@ mod head;
 mod probe;
 #[cfg(test)]
 mod properties;
+mod series;
 #[cfg(test)]
 mod tests;
 

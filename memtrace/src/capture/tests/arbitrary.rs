@@ -270,6 +270,14 @@ fn every_message() -> Vec<Message> {
             from: Side::Server,
             bytes: 40,
         },
+        Message::SeriesMessageBegin {
+            exchange,
+            from: Side::Client,
+        },
+        Message::SeriesCut {
+            exchange,
+            from: Side::Client,
+        },
         Message::GrpcStatus {
             exchange,
             status: 5,

@@ -1,7 +1,8 @@
-//! The chunked coding of a body: bytes come in until the last chunk and its
-//! trailers are past. Extensions and trailers are
-//! passed over.
+//! The chunked coding of a body: bytes come in, and go out as data or framing,
+//! until the last chunk and its trailers are past. What extensions and trailers
+//! say is passed over.
 
+use super::Bytes;
 use crate::protocol::lines::{Line, Lines};
 
 /// What ends a chunked body without trailers, with the line end before it.
@@ -42,37 +43,37 @@ impl Chunk {
         Chunk::Size { digits: 0, size: 0 }
     }
 
-    /// Takes in bytes, up to the end of the body. Returns how many that were, and
-    /// what they did.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> (usize, Progress) {
+    /// Takes in bytes as far as they are of one kind. Returns how many that
+    /// were, whether they are data, and what they did.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> (usize, bool, Progress) {
         let mut used = 0;
         while let Some(&byte) = bytes.get(used) {
             match self {
+                Chunk::Data(_) if used > 0 => break,
                 Chunk::Data(left) => {
-                    let rest = bytes.len() - used;
-                    let take = usize::try_from(*left).map_or(rest, |left| left.min(rest));
+                    let take = usize::try_from(*left).map_or(bytes.len(), |n| n.min(bytes.len()));
                     *left -= take as u64;
                     if *left == 0 {
                         *self = Chunk::DataEnd;
                     }
-                    used += take;
+                    return (take, true, Progress::More);
                 }
                 Chunk::Trailers(lines) => {
                     let (took, line) = lines.take(&bytes[used..]);
                     used += took;
                     if matches!(line, Some(Line { text: [], .. })) {
-                        return (used, Progress::Done);
+                        return (used, false, Progress::Done);
                     }
                 }
                 _ => {
                     used += 1;
                     if self.step(byte) == Progress::Malformed {
-                        return (used, Progress::Malformed);
+                        return (used, false, Progress::Malformed);
                     }
                 }
             }
         }
-        (used, Progress::More)
+        (used, false, Progress::More)
     }
 
     /// The next byte of a size line or of what ends data.
@@ -102,6 +103,26 @@ impl Chunk {
         };
         *self = next;
         Progress::More
+    }
+
+    /// Whether these bytes are whole chunks, but for the last one.
+    pub(super) fn fills(bytes: Bytes<'_>) -> bool {
+        let mut chunk = Chunk::new();
+        let mut rest = bytes.captured();
+        let missing = bytes.len - rest.len() as u64;
+        while !rest.is_empty() {
+            let (used, _, progress) = chunk.take(rest);
+            if progress != Progress::More {
+                return false;
+            }
+            rest = &rest[used..];
+        }
+        bytes.len > 0 && chunk.skip(missing, bytes.tail) == Progress::More && chunk.is_between()
+    }
+
+    /// The next byte would open a chunk.
+    pub(super) fn is_between(&self) -> bool {
+        matches!(self, Chunk::Size { digits: 0, .. })
     }
 
     /// Passes over bytes that were not captured; `tail` is the end of what came

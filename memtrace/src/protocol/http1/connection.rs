@@ -1,17 +1,19 @@
 //! One connection, both directions: bytes come in, messages go out.
 //!
 //! It walks each direction (`half`) step by step and hands what it finds to
-//! `exchange` (messages that open and end), `framing` (what follows a head) and
-//! `gap` (what was not captured). It does not look at single bytes.
+//! `exchange` (messages that open and end), `framing` (what follows a head),
+//! `series` (messages within content) and `gap` (what was not captured). It does
+//! not look at single bytes.
 
 use std::collections::VecDeque;
 
-use super::chunk::LAST_CHUNK;
+use super::chunk::{Chunk, LAST_CHUNK};
 use super::exchange::{Exchange, Receiving, Sending};
 use super::framing::Ended;
 use super::half::{Half, State, Step};
 use super::head::Head;
 use super::probe::{Look, Probe, opens_with_request_line, opens_with_status};
+use super::series::Series;
 use super::{Bytes, Message, Other, Side, Verdict};
 
 /// The state of one connection, both directions.
@@ -30,6 +32,8 @@ pub struct Connection {
     pub(super) overflow: u64,
     /// Bytes from the client before any request was recognised.
     pub(super) unrecognised_bytes: u64,
+    /// The messages within a response, or after an upgrade.
+    pub(super) series: Option<Box<Series>>,
 }
 
 impl Default for Connection {
@@ -68,6 +72,7 @@ impl Connection {
             queue: VecDeque::new(),
             overflow: 0,
             unrecognised_bytes: 0,
+            series: None,
         }
     }
 
@@ -81,15 +86,26 @@ impl Connection {
         let payload = bytes.captured();
         let missing = bytes.len - payload.len() as u64;
         let closes_chunks = missing == 0 && closes_chunks(payload);
-        self.look_at_start(side, payload, out);
+        self.look_at_start(side, bytes, out);
         let mut rest = payload;
-        while !rest.is_empty() {
+        while !rest.is_empty() && !self.is_upgraded_series() {
             let advance = self.half(side).advance(rest);
-            rest = &rest[advance.used..];
+            let (walked, after) = rest.split_at(advance.used);
+            rest = after;
             self.count(side, advance.counted);
+            if advance.content && side == Side::Server {
+                self.content(walked, out);
+            }
             self.apply(side, advance.step, out);
         }
-        if missing > 0 {
+        if self.is_upgraded_series() {
+            let bytes = Bytes {
+                len: missing + rest.len() as u64,
+                payload: rest,
+                tail: bytes.tail,
+            };
+            self.upgraded(side, bytes, out);
+        } else if missing > 0 {
             self.skip(side, missing, bytes.tail, out);
         } else if closes_chunks && self.is_seeking_last_chunk(side) {
             self.end_message(side, out);
@@ -133,12 +149,19 @@ impl Connection {
 
     /// The start of a feed is where a head is looked for when the position is
     /// not known.
-    fn look_at_start(&mut self, side: Side, start: &[u8], out: &mut Vec<Message>) {
+    fn look_at_start(&mut self, side: Side, bytes: Bytes<'_>, out: &mut Vec<Message>) {
+        let start = bytes.captured();
+        let busy = self.sending != Sending::Nobody;
         let misled =
             side == Side::Server && self.sending == Sending::Unmatched && !self.queue.is_empty();
         let half = self.half(side);
         match &mut half.state {
             State::Seek { probe: Some(_), .. } => {}
+            State::Seek { chunked: true, .. }
+                if side == Side::Server && busy && Chunk::fills(bytes) =>
+            {
+                half.state = State::Chunked(Chunk::new());
+            }
             State::Seek { probe, .. } => {
                 *probe = (!start.is_empty()).then(Probe::new);
                 if side == Side::Client && opens_with_request_line(start) {

@@ -159,6 +159,7 @@ impl Connection {
 
     pub(super) fn end_response(&mut self, out: &mut Vec<Message>) {
         self.sending = Sending::Nobody;
+        self.end_series();
         let Some(exchange) = self.queue.pop_front() else {
             return;
         };

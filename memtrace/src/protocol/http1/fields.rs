@@ -14,6 +14,9 @@ enum Field {
     TransferEncoding,
     Connection,
     Expect,
+    Upgrade,
+    ContentType,
+    ContentEncoding,
     /// Any other.
     Other,
 }
@@ -24,8 +27,11 @@ impl Field {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
             6 if is(b"expect") => Field::Expect,
+            7 if is(b"upgrade") => Field::Upgrade,
             10 if is(b"connection") => Field::Connection,
+            12 if is(b"content-type") => Field::ContentType,
             14 if is(b"content-length") => Field::ContentLength,
+            16 if is(b"content-encoding") => Field::ContentEncoding,
             16 if is(b"proxy-connection") => Field::Connection,
             17 if is(b"transfer-encoding") => Field::TransferEncoding,
             _ => Field::Other,
@@ -50,6 +56,12 @@ pub(super) struct Framing {
     pub(super) keep_alive: bool,
     /// `Expect: 100-continue`
     pub(super) expect_continue: bool,
+    /// `Upgrade: websocket`
+    pub(super) websocket: bool,
+    /// `Content-Type: text/event-stream`
+    pub(super) event_stream: bool,
+    /// The content is coded (compressed).
+    pub(super) coded: bool,
 }
 
 /// Field lines under way.
@@ -123,6 +135,19 @@ impl Fields {
                 framing.expect_continue |=
                     members(value).any(|member| member.eq_ignore_ascii_case(b"100-continue"));
             }
+            Field::Upgrade => {
+                framing.websocket |=
+                    members(value).any(|member| member.eq_ignore_ascii_case(b"websocket"));
+            }
+            Field::ContentType => {
+                framing.event_stream = members(value)
+                    .next()
+                    .is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"));
+            }
+            Field::ContentEncoding => {
+                framing.coded |=
+                    members(value).any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+            }
             Field::Other => {}
         }
     }
@@ -184,5 +209,14 @@ mod tests {
         assert!(!other.chunked && other.other_coding);
         let folded = framing(&["transfer-encoding: gzip,", " chunked"]);
         assert!(folded.chunked && !folded.other_coding);
+    }
+
+    #[test]
+    fn series_are_announced() {
+        assert!(framing(&["Upgrade: h2c, WebSocket"]).websocket);
+        assert!(framing(&["Content-Type: text/event-stream; charset=utf-8"]).event_stream);
+        assert!(!framing(&["Content-Type: text/html, text/event-stream"]).event_stream);
+        assert!(framing(&["Content-Encoding: gzip"]).coded);
+        assert!(!framing(&["Content-Encoding: identity"]).coded);
     }
 }

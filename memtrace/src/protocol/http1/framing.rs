@@ -9,7 +9,7 @@ use super::fields::Framing;
 use super::half::State;
 use super::head::{Head, Start, method_name};
 use super::{Defect, Message, Side, Verdict};
-use crate::message::Protocol;
+use crate::message::{Protocol, Series as Kind};
 
 /// How the end of a head is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +174,7 @@ impl Connection {
             }
         };
         if upgrade {
-            self.upgrade(out);
+            self.upgrade(framing, out);
         } else if (100..200).contains(&status) {
             self.after_interim(status, ended);
         } else {
@@ -225,7 +225,7 @@ impl Connection {
         }
     }
 
-    fn upgrade(&mut self, out: &mut Vec<Message>) {
+    fn upgrade(&mut self, framing: &Framing, out: &mut Vec<Message>) {
         if self.sending == Sending::First
             && let Some(exchange) = self.queue.pop_front()
         {
@@ -242,6 +242,9 @@ impl Connection {
                 response_bytes: exchange.response_bytes,
                 request_bytes,
             });
+            if framing.websocket {
+                self.begin_series(exchange.id, Kind::WebSocket, false, out);
+            }
         }
         self.sending = Sending::Nobody;
         self.client.state = State::Ignore;
@@ -286,6 +289,13 @@ impl Connection {
             probe: None,
         };
         let bodyless = to_head || matches!(status, 204 | 304);
+        if framing.event_stream
+            && !bodyless
+            && self.sending == Sending::First
+            && let Some(exchange) = self.queue.front()
+        {
+            self.begin_series(exchange.id, Kind::ServerSentEvents, framing.coded, out);
+        }
         match (framing.content_length, ended) {
             (_, Ended::Unknown) if bodyless => {
                 self.leave_message(Side::Server, out);

@@ -50,10 +50,12 @@ impl Connection {
             }
             State::Length(left) if left > bytes => {
                 self.count(side, bytes);
+                self.gap(side, bytes, tail, out);
                 self.half(side).state = State::Length(left - bytes);
             }
             State::Length(left) => {
                 self.count(side, left);
+                self.gap(side, left, if bytes == left { tail } else { &[] }, out);
                 self.end_message(side, out);
                 if bytes > left {
                     self.skip(side, bytes - left, tail, out);
@@ -62,9 +64,22 @@ impl Connection {
             State::Chunked(mut chunk) => {
                 self.count(side, bytes);
                 match chunk.skip(bytes, tail) {
-                    chunk::Progress::More => self.half(side).state = State::Chunked(chunk),
+                    chunk::Progress::More => {
+                        // The line end after a chunk's data is no content.
+                        let (content, end) = if chunk.is_between() {
+                            let end = tail.strip_suffix(b"\r\n").unwrap_or(&[]);
+                            (bytes.saturating_sub(2), end)
+                        } else {
+                            (bytes, tail)
+                        };
+                        self.gap(side, content, end, out);
+                        self.half(side).state = State::Chunked(chunk);
+                    }
                     chunk::Progress::Done => self.end_message(side, out),
                     chunk::Progress::Malformed => {
+                        if side == Side::Server {
+                            self.content_lost(out);
+                        }
                         self.half(side).state = State::Seek {
                             chunked: true,
                             probe: None,
@@ -85,9 +100,16 @@ impl Connection {
             }
             State::UntilClose => {
                 self.count(side, bytes);
+                self.gap(side, bytes, tail, out);
                 self.half(side).state = State::UntilClose;
             }
             State::Ignore => self.half(side).state = State::Ignore,
+        }
+    }
+
+    fn gap(&mut self, side: Side, bytes: u64, tail: &[u8], out: &mut Vec<Message>) {
+        if side == Side::Server {
+            self.content_gap(bytes, tail, out);
         }
     }
 }

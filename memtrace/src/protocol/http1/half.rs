@@ -66,6 +66,8 @@ pub(super) struct Advance {
     pub(super) used: usize,
     /// How many of them belong to the message that was under way.
     pub(super) counted: u64,
+    /// They are content: of a body, or of what followed an upgrade.
+    pub(super) content: bool,
     /// What came of them.
     pub(super) step: Step,
 }
@@ -75,7 +77,15 @@ impl Advance {
         Advance {
             used,
             counted: used as u64,
+            content: false,
             step,
+        }
+    }
+
+    fn content(used: usize, step: Step) -> Self {
+        Advance {
+            content: true,
+            ..Advance::framing(used, step)
         }
     }
 }
@@ -125,26 +135,29 @@ impl Half {
                 } else {
                     Step::More
                 };
-                Advance::framing(take, step)
+                Advance::content(take, step)
             }
             State::Chunked(chunk) => {
-                let (used, progress) = chunk.take(rest);
+                let (used, content, progress) = chunk.take(rest);
                 let step = match progress {
                     chunk::Progress::More => Step::More,
                     chunk::Progress::Done => Step::BodyEnd,
                     chunk::Progress::Malformed => Step::Malformed(Defect::ChunkSize),
                 };
-                Advance::framing(used, step)
+                Advance {
+                    content,
+                    ..Advance::framing(used, step)
+                }
             }
             State::Seek {
                 probe: probe @ Some(_),
                 ..
             } => advance_probe(self.side, probe, rest),
-            State::UntilClose => Advance::framing(rest.len(), Step::More),
+            State::UntilClose => Advance::content(rest.len(), Step::More),
             State::Seek { probe: None, .. } => Advance::framing(rest.len(), Step::More),
             State::Ignore => Advance {
                 counted: 0,
-                ..Advance::framing(rest.len(), Step::More)
+                ..Advance::content(rest.len(), Step::More)
             },
         }
     }
@@ -174,6 +187,7 @@ fn advance_probe(side: Side, probing: &mut Option<Probe>, rest: &[u8]) -> Advanc
         return Advance {
             used: index + 1,
             counted,
+            content: false,
             step,
         };
     }

@@ -28,6 +28,10 @@ fn side() -> impl Strategy<Value = Side> {
 /// Pieces of which hostile streams are made: nearly HTTP, and anything else.
 fn fragment() -> impl Strategy<Value = Vec<u8>> {
     let text = prop::sample::select(vec![
+        "Content-Type: text/event-stream\r\n",
+        "Upgrade: websocket\r\n",
+        "data: x\n\n",
+        "\u{81}",
         "GET ",
         "POST ",
         "HEAD ",
@@ -321,7 +325,9 @@ fn found(messages: &[Message]) -> BTreeMap<ExchangeId, Found> {
             | Message::Carries { .. }
             | Message::GrpcStatus { .. }
             | Message::SeriesBegin { .. }
-            | Message::SeriesMessage { .. } => panic!("a valid connection gave {message:?}"),
+            | Message::SeriesMessageBegin { .. }
+            | Message::SeriesMessage { .. }
+            | Message::SeriesCut { .. } => panic!("a valid connection gave {message:?}"),
         }
     }
     all
@@ -359,13 +365,15 @@ proptest! {
                 | Message::MalformedResponse { exchange, .. } => {
                     prop_assert!(open.contains_key(&exchange));
                 }
+                Message::SeriesBegin { exchange, .. }
+                | Message::SeriesMessageBegin { exchange, .. }
+                | Message::SeriesMessage { exchange, .. }
+                | Message::SeriesCut { exchange, .. } => prop_assert!(exchange.0 < begun),
                 Message::UnmatchedResponse { .. } => {}
                 Message::Role(_)
                 | Message::Foreign(_)
                 | Message::Carries { .. }
-                | Message::GrpcStatus { .. }
-                | Message::SeriesBegin { .. }
-                | Message::SeriesMessage { .. } => prop_assert!(false, "{message:?}"),
+                | Message::GrpcStatus { .. } => prop_assert!(false, "{message:?}"),
             }
         }
         prop_assert!(open.is_empty());

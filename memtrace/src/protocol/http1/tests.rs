@@ -5,6 +5,7 @@ use super::Side::{Client, Server};
 use super::*;
 use crate::message::Protocol;
 
+mod series;
 mod trouble;
 
 /// One connection under test.
@@ -116,12 +117,17 @@ fn short(message: &Message) -> String {
             "abandoned {} {how:?} {request_bytes} {response_bytes} {status:?}",
             exchange.0
         ),
-        Role(_)
-        | Foreign(_)
-        | Carries { .. }
-        | GrpcStatus { .. }
-        | SeriesBegin { .. }
-        | SeriesMessage { .. } => panic!("HTTP/1 alone says no {message:?}"),
+        SeriesBegin { exchange, series } => format!("series {} {series:?}", exchange.0),
+        SeriesMessageBegin { exchange, from } => format!("opens {} {from:?}", exchange.0),
+        SeriesMessage {
+            exchange,
+            from,
+            bytes,
+        } => format!("message {} {from:?} {bytes}", exchange.0),
+        SeriesCut { exchange, from } => format!("untold {} {from:?}", exchange.0),
+        Role(_) | Foreign(_) | Carries { .. } | GrpcStatus { .. } => {
+            panic!("no message of HTTP/1: {message:?}")
+        }
     }
 }
 
