@@ -7,10 +7,16 @@
 //!
 //! Nothing here knows memory, processes, sockets or time.
 
+pub mod ajp;
+mod cgi;
+#[cfg(test)]
+mod check;
+pub mod fastcgi;
 pub mod http1;
 mod lines;
 pub mod route;
 pub mod session;
 pub mod sse;
 pub mod target;
+pub mod uwsgi;
 pub mod websocket;

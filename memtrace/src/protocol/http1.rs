@@ -36,6 +36,9 @@ mod tests;
 
 pub use crate::message::{Abandoned, Defect, ExchangeId, Message, Side};
 pub use connection::Connection;
+pub(in crate::protocol) use framing::RequestFacts;
+pub(in crate::protocol) use head::method_name;
+pub(in crate::protocol) use probe::known_method;
 
 /// Exchanges of one connection that may wait for their responses. Servers read
 /// ahead by a buffer at most (16 KiB hold about 400 of the smallest requests);
@@ -65,7 +68,7 @@ impl<'a> Bytes<'a> {
 
 /// Is this a method known by name (the IANA registry and a few common ones)?
 pub fn is_known_method(method: &str) -> bool {
-    probe::known_method(method.as_bytes()).is_some()
+    known_method(method.as_bytes()).is_some()
 }
 
 /// What a connection turned out to be.

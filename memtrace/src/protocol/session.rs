@@ -1,14 +1,22 @@
 //! One traced socket as a protocol conversation: which end the traced process
-//! is, and so which direction carries requests.
+//! is, and so which direction carries requests, and which protocol it speaks.
 //!
-//! In: bytes with the direction that the process saw. Out: HTTP/1 messages of
+//! In: bytes with the direction that the process saw. Out: the messages of
 //! connections on which the process is the server. Connections on which it is
 //! the client are recognised, and not parsed.
+//!
+//! What opens a connection that was accepted tells its protocol: HTTP/1 unless
+//! the bytes can only be another. A connection that was open before it was seen
+//! is HTTP/1 until a request of another protocol opens a piece.
 
 use crate::{
     event::Direction,
     message::{Foreign, Message, Role, Side},
-    protocol::http1::{Bytes, Connection, Other, Verdict},
+    protocol::{
+        ajp, fastcgi,
+        http1::{self, Bytes, Other, Verdict},
+        uwsgi,
+    },
 };
 
 /// Sockets followed at once; one more is not followed, and counted.
@@ -18,47 +26,108 @@ pub const SESSIONS_MAX: usize = 100_000;
 #[derive(Debug)]
 pub struct Session {
     role: Option<Role>,
-    /// Boxed: most sockets of a client never need it.
-    http1: Option<Box<Connection>>,
+    /// Boxed where it is large: most sockets of a client never need it.
+    spoken: Spoken,
     /// That it carries something else was said.
     foreign_told: bool,
+}
+
+/// What is spoken on a connection.
+#[derive(Debug)]
+enum Spoken {
+    /// Not followed: the process is the client, or it is not known which end.
+    Unheard,
+    /// The client's first bytes, which may open several protocols.
+    Opening(Vec<u8>),
+    /// Also whatever is not recognised.
+    Http1(Box<http1::Connection>),
+    FastCgi(Box<fastcgi::Connection>),
+    Uwsgi(Box<uwsgi::Connection>),
+    Ajp(Box<ajp::Connection>),
+}
+
+impl Spoken {
+    fn http1(connection: http1::Connection) -> Self {
+        Spoken::Http1(Box::new(connection))
+    }
+
+    /// What a client's first bytes open; `None`: more of them are needed.
+    fn opened_by(bytes: &[u8]) -> Option<Spoken> {
+        let looks = [
+            fastcgi::opens(bytes),
+            uwsgi::opens(bytes),
+            ajp::opens(bytes),
+        ];
+        Some(match looks {
+            [Some(true), ..] => Spoken::FastCgi(Box::default()),
+            [_, Some(true), _] => Spoken::Uwsgi(Box::default()),
+            [.., Some(true)] => Spoken::Ajp(Box::default()),
+            [Some(false), Some(false), Some(false)] => Spoken::http1(http1::Connection::new()),
+            [..] => return None,
+        })
+    }
+
+    /// What a piece opens in the middle of a connection, if that is a request of
+    /// a protocol whose connections are kept.
+    fn picked_up_by(bytes: &[u8]) -> Option<Spoken> {
+        if fastcgi::opens(bytes) == Some(true) {
+            Some(Spoken::FastCgi(Box::default()))
+        } else if ajp::opens(bytes) == Some(true) {
+            Some(Spoken::Ajp(Box::default()))
+        } else {
+            None
+        }
+    }
+
+    fn feed(&mut self, side: Side, bytes: Bytes<'_>, out: &mut Vec<Message>) {
+        match self {
+            Spoken::Unheard | Spoken::Opening(_) => {}
+            Spoken::Http1(http1) => http1.feed(side, bytes, out),
+            Spoken::FastCgi(fastcgi) => fastcgi.feed(side, bytes, out),
+            Spoken::Uwsgi(uwsgi) => uwsgi.feed(side, bytes, out),
+            Spoken::Ajp(ajp) => ajp.feed(side, bytes, out),
+        }
+    }
 }
 
 impl Session {
     /// A connection that the process accepted.
     pub fn accepted() -> Self {
-        Session {
-            role: Some(Role::Server),
-            http1: Some(Box::new(Connection::new())),
-            foreign_told: false,
-        }
+        Session::new(Some(Role::Server), Spoken::Opening(Vec::new()))
     }
 
     /// A connection that the process opened.
     pub fn connected() -> Self {
-        Session {
-            role: Some(Role::Client),
-            http1: None,
-            foreign_told: false,
-        }
+        Session::new(Some(Role::Client), Spoken::Unheard)
     }
 
     /// A connection met in the middle. `accepted`: as far as can be told, the
     /// process accepted it.
     pub fn found(accepted: bool) -> Self {
+        if accepted {
+            let http1 = http1::Connection::picked_up();
+            Session::new(Some(Role::Server), Spoken::http1(http1))
+        } else {
+            Session::new(None, Spoken::Unheard)
+        }
+    }
+
+    fn new(role: Option<Role>, spoken: Spoken) -> Self {
         Session {
-            role: accepted.then_some(Role::Server),
-            http1: accepted.then(|| Box::new(Connection::picked_up())),
+            role,
+            spoken,
             foreign_told: false,
         }
     }
 
     /// Takes in bytes and adds what they amount to to `out`.
     pub fn feed(&mut self, direction: Direction, bytes: Bytes<'_>, out: &mut Vec<Message>) {
-        self.learn_role(direction, bytes.payload, out);
-        let Some(http1) = &mut self.http1 else { return };
-        http1.feed(side(direction), bytes, out);
+        self.learn_role(direction, bytes.captured(), out);
+        let side = side(direction);
+        self.recognise(side, bytes, out);
+        self.spoken.feed(side, bytes, out);
         if !self.foreign_told
+            && let Spoken::Http1(http1) = &self.spoken
             && let Verdict::NotHttp(other) = http1.is_http()
         {
             self.foreign_told = true;
@@ -71,15 +140,59 @@ impl Session {
 
     /// One direction ended.
     pub fn close_direction(&mut self, direction: Direction, out: &mut Vec<Message>) {
-        if let Some(http1) = &mut self.http1 {
-            http1.close_side(side(direction), out);
+        let side = side(direction);
+        match &mut self.spoken {
+            Spoken::Unheard | Spoken::Opening(_) => {}
+            Spoken::Http1(http1) => http1.close_side(side, out),
+            Spoken::FastCgi(fastcgi) => fastcgi.close_side(side, out),
+            Spoken::Uwsgi(uwsgi) => uwsgi.close_side(side, out),
+            Spoken::Ajp(ajp) => ajp.close_side(side, out),
         }
     }
 
     /// The connection is gone.
     pub fn close(&mut self, out: &mut Vec<Message>) {
-        if let Some(http1) = &mut self.http1 {
-            http1.close(out);
+        self.close_direction(Direction::Recv, out);
+        self.close_direction(Direction::Send, out);
+    }
+
+    /// Learns from these bytes what is spoken, as long as that is open.
+    fn recognise(&mut self, side: Side, bytes: Bytes<'_>, out: &mut Vec<Message>) {
+        let payload = bytes.captured();
+        match &mut self.spoken {
+            Spoken::Opening(seen) => {
+                let before = seen.len();
+                if side == Side::Client {
+                    seen.extend_from_slice(payload);
+                }
+                // Of bytes that were not captured, or once the server speaks,
+                // there is nothing more to learn.
+                let is_all = side == Side::Server || (payload.len() as u64) < bytes.len;
+                let spoken = Spoken::opened_by(seen)
+                    .or_else(|| is_all.then(|| Spoken::http1(http1::Connection::new())));
+                if let Some(mut spoken) = spoken {
+                    seen.truncate(before);
+                    if !seen.is_empty() {
+                        let held = Bytes {
+                            len: before as u64,
+                            payload: seen,
+                            tail: &[],
+                        };
+                        spoken.feed(Side::Client, held, out);
+                    }
+                    self.spoken = spoken;
+                }
+            }
+            Spoken::Http1(http1) if side == Side::Client && http1.is_http() == Verdict::Unknown => {
+                if let Some(spoken) = Spoken::picked_up_by(payload) {
+                    self.spoken = spoken;
+                }
+            }
+            Spoken::Unheard
+            | Spoken::Http1(_)
+            | Spoken::FastCgi(_)
+            | Spoken::Uwsgi(_)
+            | Spoken::Ajp(_) => {}
         }
     }
 
@@ -87,17 +200,17 @@ impl Session {
         if self.role.is_some() {
             return;
         }
-        self.role = match (direction, opening(payload)) {
-            (Direction::Recv, Some(Opening::Request))
-            | (Direction::Send, Some(Opening::Response)) => {
-                self.http1 = Some(Box::new(Connection::picked_up()));
-                Some(Role::Server)
-            }
-            (Direction::Send, Some(Opening::Request))
-            | (Direction::Recv, Some(Opening::Response)) => Some(Role::Client),
-            (Direction::Recv | Direction::Send, None) => None,
+        let Some(sender) = sender(payload) else {
+            return;
         };
-        out.extend(self.role.map(Message::Role));
+        let role = if side(direction) == sender {
+            self.spoken = Spoken::http1(http1::Connection::picked_up());
+            Role::Server
+        } else {
+            Role::Client
+        };
+        self.role = Some(role);
+        out.push(Message::Role(role));
     }
 }
 
@@ -106,11 +219,6 @@ fn side(direction: Direction) -> Side {
         Direction::Recv => Side::Client,
         Direction::Send => Side::Server,
     }
-}
-
-enum Opening {
-    Request,
-    Response,
 }
 
 const RESPONSE_OPENING: &[u8] = b"HTTP/1.";
@@ -126,14 +234,19 @@ const REQUEST_OPENINGS: [&[u8]; 9] = [
     b"TRACE ",
 ];
 
-fn opening(payload: &[u8]) -> Option<Opening> {
+/// Which end sends bytes that open like these.
+fn sender(payload: &[u8]) -> Option<Side> {
     if payload.starts_with(RESPONSE_OPENING) {
-        return Some(Opening::Response);
+        return Some(Side::Server);
     }
-    REQUEST_OPENINGS
+    let is_http1 = REQUEST_OPENINGS
         .iter()
-        .any(|opening| payload.starts_with(opening))
-        .then_some(Opening::Request)
+        .any(|opening| payload.starts_with(opening));
+    let is_request = is_http1
+        || fastcgi::opens(payload) == Some(true)
+        || uwsgi::opens(payload) == Some(true)
+        || ajp::opens(payload) == Some(true);
+    is_request.then_some(Side::Client)
 }
 
 #[cfg(test)]
@@ -151,20 +264,74 @@ mod tests {
         out
     }
 
+    const FASTCGI: &[u8] = b"\x01\x01\0\x01\0\x08\0\0\0\x01\x01\0\0\0\0\0";
+    const AJP: &[u8] = b"\x12\x34\0\x20\x02\x02\0\x08HTTP/1.1\0\0\x01/\0";
+    const UWSGI: &[u8] = b"\0\x20\0\0\x0c\0QUERY_STRING";
+
     #[test]
     fn a_received_request_makes_the_process_a_server() {
-        let mut session = Session::found(false);
-        let out = feed(&mut session, Direction::Recv, b"GET / HTTP/1.1\r\n\r\n");
-        assert_eq!(out[0], Message::Role(Role::Server));
-        assert!(matches!(out[1], Message::RequestBegin { .. }), "{out:?}");
+        for request in [&b"GET / HTTP/1.1\r\n\r\n"[..], FASTCGI, AJP] {
+            let mut session = Session::found(false);
+            let out = feed(&mut session, Direction::Recv, request);
+            assert_eq!(out[0], Message::Role(Role::Server));
+            assert!(matches!(out[1], Message::RequestBegin { .. }), "{out:?}");
+        }
     }
 
     #[test]
     fn a_sent_request_makes_the_process_a_client_that_is_not_parsed() {
-        let mut session = Session::found(false);
-        let out = feed(&mut session, Direction::Send, b"GET / HTTP/1.1\r\n\r\n");
-        assert_eq!(out, [Message::Role(Role::Client)]);
-        let out = feed(&mut session, Direction::Recv, b"HTTP/1.1 200 OK\r\n\r\n");
-        assert_eq!(out, []);
+        for request in [&b"GET / HTTP/1.1\r\n\r\n"[..], FASTCGI, AJP, UWSGI] {
+            let mut session = Session::found(false);
+            let out = feed(&mut session, Direction::Send, request);
+            assert_eq!(out, [Message::Role(Role::Client)]);
+            let out = feed(&mut session, Direction::Recv, b"HTTP/1.1 200 OK\r\n\r\n");
+            assert_eq!(out, []);
+        }
+    }
+
+    #[test]
+    fn the_opening_tells_what_is_spoken_however_it_comes() {
+        for (request, is_spoken) in [
+            (
+                &b"GET / HTTP/1.1\r\n\r\n"[..],
+                (|spoken| matches!(spoken, Spoken::Http1(_))) as fn(&Spoken) -> bool,
+            ),
+            (FASTCGI, |spoken| matches!(spoken, Spoken::FastCgi(_))),
+            (AJP, |spoken| matches!(spoken, Spoken::Ajp(_))),
+            (UWSGI, |spoken| matches!(spoken, Spoken::Uwsgi(_))),
+            (b"\0\0\x12\x04\0\0", |spoken| {
+                matches!(spoken, Spoken::Http1(_))
+            }),
+        ] {
+            for size in [1, request.len()] {
+                let mut session = Session::accepted();
+                let mut out = Vec::new();
+                for piece in request.chunks(size) {
+                    out.extend(feed(&mut session, Direction::Recv, piece));
+                }
+                assert!(is_spoken(&session.spoken), "{request:?}: {session:?}");
+                let begins = out
+                    .iter()
+                    .filter(|message| matches!(message, Message::RequestBegin { .. }));
+                assert_eq!(
+                    begins.count(),
+                    usize::from(request.len() > 6),
+                    "{request:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn kept_connections_are_picked_up_at_their_next_request() {
+        for request in [FASTCGI, AJP] {
+            let mut session = Session::found(true);
+            let out = feed(&mut session, Direction::Recv, b"the rest of something");
+            assert_eq!(out, []);
+            let out = feed(&mut session, Direction::Send, b"\x01\x06\0\x01\0\x01\0\0x");
+            assert_eq!(out, []);
+            let out = feed(&mut session, Direction::Recv, request);
+            assert!(matches!(out[0], Message::RequestBegin { .. }), "{out:?}");
+        }
     }
 }

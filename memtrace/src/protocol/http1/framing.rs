@@ -25,7 +25,7 @@ pub(super) enum Ended {
 /// What a request's head says, apart from how it is framed.
 #[derive(Debug)]
 pub(in crate::protocol) struct RequestFacts {
-    /// `None`: not known by name.
+    /// `None`: not known by name, or not captured.
     pub(in crate::protocol) method: Option<&'static str>,
     /// Reduced; see [`crate::protocol::target`].
     pub(in crate::protocol) target: String,
@@ -35,6 +35,42 @@ pub(in crate::protocol) struct RequestFacts {
 }
 
 impl Connection {
+    /// A request opens whose head has another form than HTTP/1's; its response
+    /// has not.
+    pub(in crate::protocol) fn open_request(&mut self, out: &mut Vec<Message>) {
+        self.begin(Side::Client, out);
+    }
+
+    /// `bytes` more of such a head.
+    pub(in crate::protocol) fn count_head(&mut self, bytes: u64) {
+        self.count(Side::Client, bytes);
+    }
+
+    /// Such a head is complete, or as complete as it was captured.
+    pub(in crate::protocol) fn end_foreign_head(
+        &mut self,
+        facts: RequestFacts,
+        content_length: Option<u64>,
+        complete: bool,
+        out: &mut Vec<Message>,
+    ) {
+        let framing = Framing {
+            content_length: content_length.or(complete.then_some(0)),
+            ..Framing::default()
+        };
+        let ended = if complete {
+            Ended::Seen
+        } else {
+            Ended::Unknown
+        };
+        self.end_request_head(facts, &framing, ended, out);
+    }
+
+    /// No request is under way: the next byte from the client opens one.
+    pub(in crate::protocol) fn awaits_request(&self) -> bool {
+        self.receiving.is_none()
+    }
+
     pub(super) fn end_head(
         &mut self,
         side: Side,

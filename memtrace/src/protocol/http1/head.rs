@@ -215,6 +215,6 @@ fn split_word(text: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 /// The name of a method in messages.
-pub(super) fn method_name(method: Option<&'static str>) -> String {
+pub(in crate::protocol) fn method_name(method: Option<&'static str>) -> String {
     method.map_or_else(|| NAME_MASK.to_string(), str::to_owned)
 }

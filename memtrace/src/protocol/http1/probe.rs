@@ -85,7 +85,7 @@ pub(super) fn is_method_prefix(bytes: &[u8]) -> bool {
 }
 
 /// The known method of this name.
-pub(super) fn known_method(bytes: &[u8]) -> Option<&'static str> {
+pub(in crate::protocol) fn known_method(bytes: &[u8]) -> Option<&'static str> {
     let at = METHODS.binary_search_by(|method| method.as_bytes().cmp(bytes));
     METHODS.get(at.ok()?).copied()
 }
