@@ -447,15 +447,16 @@ fn data(part: &Part) {
     }
 }
 
-/// Whether the bytes open like an HTTP request or status line. Only decides
-/// how much is kept: a wrong guess loses no framing that the rest shows.
+/// Whether the bytes open like a message head of any protocol that is followed.
+/// Only decides how much is kept: a wrong guess loses no framing that the rest
+/// shows.
 #[inline(always)]
 fn opens_like_a_head(buffer: u64) -> bool {
     // SAFETY: the helper checks the address.
-    let Ok(word) = (unsafe { bpf_probe_read_user(buffer as *const [u8; 4]) }) else {
+    let Ok(bytes) = (unsafe { bpf_probe_read_user(buffer as *const [u8; 8]) }) else {
         return false;
     };
-    let word = u32::from_ne_bytes(word);
+    let word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     const fn opening(text: &[u8; 4]) -> u32 {
         u32::from_ne_bytes(*text)
     }
@@ -469,6 +470,32 @@ fn opens_like_a_head(buffer: u64) -> bool {
         || word == opening(b"CONN")
         || word == opening(b"TRAC")
         || word == opening(b"HTTP")
+        || opens_like_variables(&bytes)
+        || opens_like_frames(&bytes)
+}
+
+/// The same for requests to an application, whose first bytes no text has: a
+/// FastCGI request, the content of its variables alone (php-fpm reads each
+/// record's header by itself), a uwsgi request, an AJP request.
+#[inline(always)]
+fn opens_like_variables(bytes: &[u8; 8]) -> bool {
+    let is_name = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
+    match *bytes {
+        [1, 1, _, _, 0, 8, _, 0] => true,
+        // Two lengths, the second in one byte or in four, and a name.
+        [1..=31, 0..=127, a, b, ..] if is_name(a) && is_name(b) => true,
+        [1..=31, 128, _, _, _, a, b, _] if is_name(a) && is_name(b) => true,
+        [_, _, _, 0, 2..=64, 0, a, b] if is_name(a) && is_name(b) => true,
+        [0x12, 0x34, _, _, 2, ..] => true,
+        _ => false,
+    }
+}
+
+/// Several WebSocket messages may be read at once: a text or binary frame that
+/// ends its message, short and masked.
+#[inline(always)]
+fn opens_like_frames(bytes: &[u8; 8]) -> bool {
+    matches!(bytes, [0x81 | 0x82 | 0xc1 | 0xc2, 0x80..=0xfd, ..])
 }
 
 #[inline(always)]
