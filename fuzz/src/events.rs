@@ -218,6 +218,7 @@ fn body(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<(EventBody, Capt
             2 => EventBody::TraceEnd { why: text(input)? },
             3 => EventBody::Context {
                 context: address(input)?,
+                entered: 1,
                 kind: ContextKind::Python,
             },
             4 => EventBody::ContextMade {

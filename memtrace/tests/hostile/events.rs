@@ -239,7 +239,7 @@ fn of_runtimes() -> impl Strategy<Value = EventBody> {
     let counter = select(vec![CounterKind::ThreadAllocated, CounterKind::RequestHeap]);
     prop_oneof![
         2 => (context(), kind.clone())
-            .prop_map(|(context, kind)| EventBody::Context { context, kind }),
+            .prop_map(|(context, kind)| EventBody::Context { context, entered: 1, kind }),
         2 => (context(), 0..5_u64, kind).prop_map(|(context, parent, kind)| {
             EventBody::ContextMade { context, parent: parent * 16, kind }
         }),

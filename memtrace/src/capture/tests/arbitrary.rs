@@ -149,6 +149,7 @@ pub(super) fn every_kind() -> Vec<Event> {
         EventBody::CgroupMove,
         EventBody::Context {
             context: 0x7f00_1234_5670,
+            entered: 3,
             kind: ContextKind::Python,
         },
         EventBody::ContextMade {
@@ -354,8 +355,11 @@ fn of_runtimes() -> impl Strategy<Value = EventBody> {
         Just(CounterKind::RequestHeap)
     ];
     prop_oneof![
-        (any::<u64>(), context_kind())
-            .prop_map(|(context, kind)| EventBody::Context { context, kind }),
+        (any::<u64>(), context_kind()).prop_map(|(context, kind)| EventBody::Context {
+            context,
+            entered: context as u32,
+            kind
+        }),
         (any::<u64>(), any::<u64>(), context_kind()).prop_map(|(context, parent, kind)| {
             EventBody::ContextMade {
                 context,
