@@ -138,6 +138,7 @@ fn process(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<ProcessFact> 
         comm: words.clone(),
         runtime: words.clone(),
         allocators: vec![words.clone()],
+        tls: Vec::new(),
         origin: *input.choose(&[Origin::Attached, Origin::Joined, Origin::Started])?,
         trouble: vec![words],
         probed_after_ns: number(input, bounds)?,
@@ -227,6 +228,11 @@ fn body(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<(EventBody, Capt
                 kind: ContextKind::Python,
             },
             6 => EventBody::TlsEnd { session: 0x40 },
+            7 => EventBody::TlsCall {
+                session: 0x40,
+                fd: input.int_in_range(-1..=5)?,
+                handshake: input.arbitrary()?,
+            },
             _ => EventBody::TraceBegin,
         },
     };

@@ -68,6 +68,9 @@ pub enum Kind {
     /// [`ContextRecord`]: a context is gone; what identified it may be used
     /// again.
     ContextEnd = 25,
+    /// [`TlsRecord`]: the thread's first call to take in TLS records after it
+    /// had received on a stream socket returned, and no plaintext came of it.
+    TlsCall = 26,
 }
 
 impl Kind {
@@ -99,6 +102,7 @@ impl Kind {
             23 => Kind::ManagedAlloc,
             24 => Kind::TlsEnd,
             25 => Kind::ContextEnd,
+            26 => Kind::TlsCall,
             _ => return None,
         })
     }
@@ -116,8 +120,12 @@ pub const FLAG_PROCESS: u16 = 8;
 /// Header flag of a Fork [`TaskRecord`]: the new process is traced as well.
 pub const FLAG_FOLLOWED: u16 = 16;
 /// Header flag of a [`DataRecord`]: plaintext of a TLS session; `inode` holds
-/// the session's address in the process, `fd` is -1.
+/// the session's address in the process, `fd` the descriptor of the stream
+/// socket on which the TLS call itself moved bytes last, -1 if it used none.
 pub const FLAG_TLS: u16 = 32;
+/// Header flag of a [`DataRecord`] of a socket: moved by a call into a TLS
+/// library, and no payload is recorded.
+pub const FLAG_IN_TLS_CALL: u16 = 64;
 
 /// Opens every record.
 #[repr(C)]
@@ -443,10 +451,15 @@ pub struct ManagedAllocRecord {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TlsRecord {
-    /// Kind `TlsEnd`.
+    /// Kind `TlsEnd` or `TlsCall`.
     pub header: Header,
     /// The session's address in the process.
     pub session: u64,
+    /// `TlsCall`: the descriptor of the stream socket on which the call itself
+    /// moved bytes last; -1 if on none.
+    pub fd: i32,
+    /// `TlsCall`: the function's shape ([`TlsCall`]), by wire id.
+    pub call: u32,
 }
 
 /// What an allocator function takes and returns; the attach cookie of an entry
@@ -497,6 +510,49 @@ impl AllocCall {
     }
 }
 
+/// What a TLS library's function takes and returns; the attach cookie of an
+/// entry probe. The session comes first, then the plaintext's buffer.
+#[repr(u64)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TlsCall {
+    /// `f(session, buffer, …)` returns the bytes received: SSL_read,
+    /// gnutls_record_recv.
+    Read = 1,
+    /// `f(session, buffer, …)` returns the bytes sent: SSL_write,
+    /// gnutls_record_send.
+    Write = 2,
+    /// `f(session, buffer, size, out)` returns 1 and stores the bytes received:
+    /// SSL_read_ex.
+    ReadOut = 3,
+    /// `f(session, buffer, size, out)` returns 1 and stores the bytes sent:
+    /// SSL_write_ex.
+    WriteOut = 4,
+    /// `f(session, …)` returns the bytes sent, which were never in the process:
+    /// SSL_sendfile.
+    SendFile = 5,
+    /// `f(session, …)` sends what earlier calls took and stated:
+    /// gnutls_record_uncork.
+    Flush = 6,
+    /// `f(session)` moves no plaintext: SSL_do_handshake.
+    Handshake = 7,
+}
+
+impl TlsCall {
+    /// The call shape with this wire id, if there is one.
+    pub const fn from_wire(id: u64) -> Option<TlsCall> {
+        Some(match id {
+            1 => TlsCall::Read,
+            2 => TlsCall::Write,
+            3 => TlsCall::ReadOut,
+            4 => TlsCall::WriteOut,
+            5 => TlsCall::SendFile,
+            6 => TlsCall::Flush,
+            7 => TlsCall::Handshake,
+            _ => return None,
+        })
+    }
+}
+
 const _: () = assert!(size_of::<Header>() == 24);
 const _: () = assert!(size_of::<AllocRecord>() == 40);
 const _: () = assert!(size_of::<FreeRecord>() == 32);
@@ -511,7 +567,7 @@ const _: () = assert!(size_of::<ContextRecord>() == 48);
 const _: () = assert!(size_of::<HandoverRecord>() == 40);
 const _: () = assert!(size_of::<CounterRecord>() == 48);
 const _: () = assert!(size_of::<ManagedAllocRecord>() == 40);
-const _: () = assert!(size_of::<TlsRecord>() == 32);
+const _: () = assert!(size_of::<TlsRecord>() == 40);
 
 /// A system call, or a libc function, that is watched, by the shape of its
 /// arguments: the value of a system call's number in the kernel half's table, or

@@ -11,7 +11,7 @@ pub const RING_BYTES: u32 = 8 << 20;
 
 /// Threads whose state can be held at once; one more is counted as loss.
 ///
-/// Entries are allocated on demand (about 160 bytes each).
+/// Entries are allocated on demand (about 210 bytes each).
 pub const THREADS_MAX: u32 = 65_536;
 
 /// Processes traced at once; one more is counted as loss.
@@ -36,6 +36,6 @@ pub const SYSCALLS_MAX: u32 = 512;
 /// part without payload, its length counted.
 pub const IOVECS_MAX: usize = 8;
 
-/// Nested allocator calls seen inside one pending call before that call is
+/// Nested calls seen inside one pending allocator or TLS call before that call is
 /// taken for abandoned (its return was never seen).
 pub const NESTED_CALLS_MAX: u32 = 64;

@@ -20,13 +20,16 @@ pub enum Loss {
     AllocAbandoned = 5,
     /// A socket payload could not be read from the target's memory.
     PayloadUnreadable = 6,
-    /// A successful `posix_memalign` whose result could not be read.
+    /// A successful call (`posix_memalign`, `SSL_read_ex`) whose stored result
+    /// could not be read.
     ResultUnreadable = 7,
+    /// A TLS call began whose return was never seen: what it moved is not known.
+    TlsAbandoned = 8,
 }
 
 impl Loss {
     /// Number of causes, and length of the kernel's counter array.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 9;
 
     /// Every cause, by its wire id.
     pub const ALL: [Loss; Self::COUNT as usize] = [
@@ -38,6 +41,7 @@ impl Loss {
         Loss::AllocAbandoned,
         Loss::PayloadUnreadable,
         Loss::ResultUnreadable,
+        Loss::TlsAbandoned,
     ];
 
     /// The cause's name in reports (`lost.by_cause`).
@@ -51,6 +55,7 @@ impl Loss {
             Loss::AllocAbandoned => "alloc_abandoned",
             Loss::PayloadUnreadable => "payload_unreadable",
             Loss::ResultUnreadable => "result_unreadable",
+            Loss::TlsAbandoned => "tls_abandoned",
         }
     }
 }

@@ -59,7 +59,7 @@ pub fn free_enter(ctx: ProbeContext) -> u32 {
     };
     // SAFETY: the context of a uprobe is the register set.
     let sp = stack_pointer(unsafe { &*ctx.regs });
-    if is_nested(&mut state.alloc, sp) {
+    if alloc_is_nested(&mut state.alloc, sp) {
         return 0;
     }
     free(pid, tid, addr);
@@ -74,7 +74,7 @@ fn enter(ctx: &ProbeContext, call: AllocCall) {
     };
     // SAFETY: the context of a uprobe is the register set.
     let sp = stack_pointer(unsafe { &*ctx.regs });
-    if is_nested(&mut state.alloc, sp) {
+    if alloc_is_nested(&mut state.alloc, sp) {
         return;
     }
     let arg = |n| ctx.arg::<u64>(n).unwrap_or(0);
@@ -155,22 +155,33 @@ fn leave(sp_at_entry: u64, returned: u64) {
     }
 }
 
-/// Whether a call at this stack pointer is inside the pending one.
 #[inline(always)]
-fn is_nested(pending: &mut PendingAlloc, sp: u64) -> bool {
-    if pending.sp == 0 {
+fn alloc_is_nested(pending: &mut PendingAlloc, sp: u64) -> bool {
+    is_nested(
+        &mut pending.sp,
+        &mut pending.nested,
+        sp,
+        Loss::AllocAbandoned,
+    )
+}
+
+/// Whether a call at this stack pointer is inside the pending one. If it is
+/// not, the pending one is over.
+#[inline(always)]
+pub fn is_nested(pending_sp: &mut u64, nested: &mut u32, sp: u64, abandoned: Loss) -> bool {
+    if *pending_sp == 0 {
         return false;
     }
-    if sp < pending.sp && pending.nested < NESTED_CALLS_MAX {
-        pending.nested += 1;
+    if sp < *pending_sp && *nested < NESTED_CALLS_MAX {
+        *nested += 1;
         return true;
     }
     // At the same stack pointer the pending call ended in a jump to this one;
     // anywhere else its return was missed.
-    if sp != pending.sp {
-        lost(Loss::AllocAbandoned);
+    if sp != *pending_sp {
+        lost(abandoned);
     }
-    pending.sp = 0;
+    *pending_sp = 0;
     false
 }
 
@@ -224,7 +235,7 @@ fn product(count: u64, size: u64) -> u64 {
 
 #[cfg(bpf_target_arch = "x86_64")]
 #[inline(always)]
-fn stack_pointer(regs: &pt_regs) -> u64 {
+pub fn stack_pointer(regs: &pt_regs) -> u64 {
     regs.rsp
 }
 
@@ -232,19 +243,19 @@ fn stack_pointer(regs: &pt_regs) -> u64 {
 /// registers as they are after the return).
 #[cfg(bpf_target_arch = "x86_64")]
 #[inline(always)]
-fn stack_pointer_at_entry(regs: &pt_regs) -> u64 {
+pub fn stack_pointer_at_entry(regs: &pt_regs) -> u64 {
     regs.rsp - 8
 }
 
 #[cfg(bpf_target_arch = "aarch64")]
 #[inline(always)]
-fn stack_pointer(regs: &pt_regs) -> u64 {
+pub fn stack_pointer(regs: &pt_regs) -> u64 {
     regs.sp
 }
 
 /// The return address is in a register: nothing was popped.
 #[cfg(bpf_target_arch = "aarch64")]
 #[inline(always)]
-fn stack_pointer_at_entry(regs: &pt_regs) -> u64 {
+pub fn stack_pointer_at_entry(regs: &pt_regs) -> u64 {
     regs.sp
 }

@@ -149,8 +149,7 @@ fn current_context(pid: u32, thread: &mut ThreadState) -> Option<[u64; 2]> {
 /// Whether a thread state is that of the thread with this `pthread_t`.
 #[inline(always)]
 fn names(target: &Target, thread_state: u64, own: u64) -> bool {
-    thread_state != 0
-        && read_user(thread_state + u64::from(target.thread_id_offset)) == Some(own)
+    thread_state != 0 && read_user(thread_state + u64::from(target.thread_id_offset)) == Some(own)
 }
 
 #[inline(always)]

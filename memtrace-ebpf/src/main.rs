@@ -16,6 +16,7 @@ mod kernel;
 mod maps;
 mod socket;
 mod task;
+mod tls;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -95,6 +95,7 @@ pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0
 pub struct ThreadState {
     pub alloc: PendingAlloc,
     pub call: PendingCall,
+    pub tls: PendingTls,
     /// Not 0: a socket record was emitted since the last Wait record.
     pub active: u64,
     /// The CPython thread state of this thread, once it was seen to run; 0
@@ -143,6 +144,31 @@ pub struct PendingCall {
     pub call: u64,
 }
 
+/// The outermost call into a TLS library that has not returned. One slot is
+/// enough, as for allocator calls.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PendingTls {
+    /// Stack pointer at entry; 0 if no call is pending.
+    pub sp: u64,
+    /// The session object.
+    pub session: u64,
+    /// The plaintext's buffer; 0: it has none.
+    pub buffer: u64,
+    /// Where the number of bytes is stored.
+    pub out: u64,
+    /// `TlsCall` by wire id.
+    pub call: u32,
+    /// Calls seen inside it.
+    pub nested: u32,
+    /// The descriptor of the stream socket on which bytes were last moved
+    /// inside it; -1: none.
+    pub fd: i32,
+    /// Not 0: the thread has received on a stream socket since its last call to
+    /// take in TLS records. Outlasts the call.
+    pub received: u32,
+}
+
 const EMPTY: ThreadState = ThreadState {
     alloc: PendingAlloc {
         sp: 0,
@@ -155,6 +181,16 @@ const EMPTY: ThreadState = ThreadState {
     call: PendingCall {
         args: [0; 4],
         call: 0,
+    },
+    tls: PendingTls {
+        sp: 0,
+        session: 0,
+        buffer: 0,
+        out: 0,
+        call: 0,
+        nested: 0,
+        fd: -1,
+        received: 0,
     },
     active: 0,
     python: 0,

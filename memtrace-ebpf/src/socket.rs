@@ -19,8 +19,8 @@ use aya_ebpf::{
 };
 use memtrace_common::{
     event::{
-        DataHead, DataRecord, FLAG_LAST, FLAG_MORE, FLAG_UNREADABLE, Kind, SocketRecord, WaitKind,
-        WaitRecord, WatchedCall,
+        DataHead, DataRecord, FLAG_IN_TLS_CALL, FLAG_LAST, FLAG_MORE, FLAG_TLS, FLAG_UNREADABLE,
+        Kind, SocketRecord, WaitKind, WaitRecord, WatchedCall,
     },
     limits::{IOVECS_MAX, PAYLOAD_HEAD, PAYLOAD_SMALL, TAIL},
     loss::Loss,
@@ -336,23 +336,34 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
         return;
     };
     touched(pid, tid, state);
+    let in_tls_call = state.tls.sp != 0;
+    if in_tls_call {
+        state.tls.fd = fd;
+    }
+    if matches!(kind, Kind::Recv) {
+        state.tls.received = 1;
+    }
     let mut part = Part {
         kind,
         pid,
         tid,
-        inode: socket.inode,
+        stream: if in_tls_call {
+            Stream::Ciphertext(socket.inode)
+        } else {
+            Stream::Socket(socket.inode)
+        },
         fd,
         buffer: 0,
         len: result as u64,
         more: false,
     };
     match bytes {
-        Bytes::At(buffer) => {
+        Bytes::At(buffer) if !in_tls_call => {
             part.buffer = buffer;
             data(&part);
         }
-        Bytes::In(array, count) => vector(&mut part, array, count),
-        Bytes::Nowhere => data(&part),
+        Bytes::In(array, count) if !in_tls_call => vector(&mut part, array, count),
+        Bytes::At(_) | Bytes::In(..) | Bytes::Nowhere => data(&part),
     }
 }
 
@@ -369,7 +380,7 @@ fn is_final(errno: i64) -> bool {
 /// The thread takes part in a connection: the context in which it does is
 /// stated before, and again before whatever it does next; so is its next wait.
 #[inline(always)]
-fn touched(pid: u32, tid: u32, state: &mut ThreadState) {
+pub fn touched(pid: u32, tid: u32, state: &mut ThreadState) {
     context::state_if_changed(pid, tid, state);
     state.active = 1;
     state.entered = ANEW;
@@ -422,22 +433,32 @@ fn vector(part: &mut Part, array: u64, count: u64) {
 }
 
 /// What one data record says, but for the payload.
-#[repr(C)]
-struct Part {
-    kind: Kind,
-    pid: u32,
-    tid: u32,
-    inode: u64,
-    fd: i32,
+pub struct Part {
+    pub kind: Kind,
+    pub pid: u32,
+    pub tid: u32,
+    pub stream: Stream,
+    pub fd: i32,
     /// Where the bytes are in the process; 0: they never were.
-    buffer: u64,
-    len: u64,
-    more: bool,
+    pub buffer: u64,
+    pub len: u64,
+    pub more: bool,
+}
+
+/// Whose bytes they are.
+#[derive(Clone, Copy)]
+pub enum Stream {
+    /// A socket's, by its inode number.
+    Socket(u64),
+    /// A socket's, moved by a TLS library: what they say is stated as plaintext.
+    Ciphertext(u64),
+    /// The plaintext's of a TLS session, by its address.
+    Plaintext(u64),
 }
 
 /// Emits one part with as much payload as its beginning deserves.
 #[inline(never)]
-fn data(part: &Part) {
+pub fn data(part: &Part) {
     if part.len <= PAYLOAD_TINY as u64 || part.buffer == 0 {
         data_record::<PAYLOAD_TINY>(part);
     } else if part.len <= PAYLOAD_SMALL as u64 || !opens_like_a_head(part.buffer) {
@@ -506,6 +527,17 @@ fn data_record<const N: usize>(part: &Part) {
     };
     let record = entry.as_mut_ptr();
     let mut flags = if part.more { FLAG_MORE } else { 0 };
+    let inode = match part.stream {
+        Stream::Socket(inode) => inode,
+        Stream::Ciphertext(inode) => {
+            flags |= FLAG_IN_TLS_CALL;
+            inode
+        }
+        Stream::Plaintext(session) => {
+            flags |= FLAG_TLS;
+            session
+        }
+    };
     let mut payload_len = 0u32;
     let mut tail = [0u8; TAIL];
     let mut tail_len = 0u32;
@@ -541,7 +573,7 @@ fn data_record<const N: usize>(part: &Part) {
     unsafe {
         (&raw mut (*record).head).write(DataHead {
             header: header(part.kind, flags, part.pid, part.tid),
-            inode: part.inode,
+            inode,
             len: part.len,
             fd: part.fd,
             payload_len,

@@ -142,6 +142,12 @@ pub fn report(store: &Store, facts: &CaptureFacts) -> Report {
             malformed_responses: connections.malformed_responses,
             unmatched_responses: connections.unmatched_responses,
             not_http_connections: connections.not_http,
+            tls_connections: total(store.processes().map(|totals| totals.tls_connections)),
+            tls_unread_connections: total(
+                store
+                    .processes()
+                    .map(|totals| totals.tls_connections.saturating_sub(totals.tls_read)),
+            ),
         },
         unattributed,
     }
@@ -150,6 +156,30 @@ pub fn report(store: &Store, facts: &CaptureFacts) -> Report {
 /// The sum, or the largest number if it is larger.
 fn total(figures: impl Iterator<Item = u64>) -> u64 {
     figures.fold(0, u64::saturating_add)
+}
+
+/// Why requests that came over TLS were not seen in a process, if none was.
+fn tls_trouble(totals: &ProcessTotals) -> Option<String> {
+    let connections = match totals.tls_connections {
+        _ if totals.tls_read != 0 => return None,
+        0 => return None,
+        1 => "1 connection that it accepted carries TLS".to_owned(),
+        n => format!("{n} connections that it accepted carry TLS"),
+    };
+    let libraries = totals.fact.as_ref().map_or(&[][..], |fact| &fact.tls);
+    Some(if libraries.is_empty() {
+        format!(
+            "{connections}, and no TLS library whose functions can be probed was found in it \
+             (OpenSSL, BoringSSL and GnuTLS can, where their symbols are kept): requests on them \
+             are not seen"
+        )
+    } else {
+        format!(
+            "{connections}, and none of their plaintext came through {}: requests on them are \
+             not seen",
+            libraries.join(", ")
+        )
+    })
 }
 
 fn process(totals: &ProcessTotals) -> Process {
@@ -170,7 +200,12 @@ fn process(totals: &ProcessTotals) -> Process {
             })
             .to_owned(),
         allocators: fact.map_or_else(Vec::new, |fact| fact.allocators.clone()),
-        trouble: fact.map_or_else(Vec::new, |fact| fact.trouble.clone()),
+        tls: fact.map_or_else(Vec::new, |fact| fact.tls.clone()),
+        trouble: fact
+            .map_or_else(Vec::new, |fact| fact.trouble.clone())
+            .into_iter()
+            .chain(tls_trouble(totals))
+            .collect(),
         alloc_bytes: totals.allocated.bytes,
         alloc_count: totals.allocated.count,
         free_bytes: totals.freed.bytes,

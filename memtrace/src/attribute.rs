@@ -27,6 +27,7 @@ mod connection;
 mod process;
 mod reason;
 mod strand;
+mod tls;
 mod work;
 
 pub use attributed::{
@@ -44,6 +45,7 @@ use crate::{
 use connection::{AfterWrite, Caller, ConnRef, Connections, Moment, Turn};
 use process::Processes;
 use strand::{Accepted, BETWEEN, Origin, Reading, StrandId, Strands, Thread};
+use tls::{Call, Moved};
 use work::Doing;
 
 /// The name under which connections that could not be followed are counted.
@@ -91,6 +93,22 @@ impl Attributor {
                 messages: messages.clone(),
             });
             return;
+        }
+        match body {
+            EventBody::Data(data) => self.tls_data(pid, tid, data, out),
+            EventBody::TlsCall {
+                session,
+                fd,
+                handshake,
+            } => {
+                let call = if *handshake {
+                    Call::Handshake
+                } else {
+                    Call::Read
+                };
+                self.tls_call(pid, tid, *session, call, *fd, out);
+            }
+            _ => {}
         }
         self.take_messages(Some(body), out);
         let first = out.len();
@@ -161,6 +179,8 @@ impl Attributor {
             // Taken in with the event that follows.
             EventBody::Messages { .. } => {}
             EventBody::Data(data) => self.data(pid, tid, data, out),
+            // Taken in above.
+            EventBody::TlsCall { .. } => {}
             EventBody::TlsEnd { session } => {
                 let process = self.processes.of_pid(pid, out);
                 self.connections.end_tls(*session, process, ts_ns, out);
@@ -195,6 +215,7 @@ impl Attributor {
             EventBody::Exec { start_ns: _ } => {
                 let index = self.processes.of_pid(pid, out);
                 self.strands.end_process(index, out);
+                self.connections.exec(index, ts_ns, out);
                 out.push(Attributed::ProcessExec { index });
             }
             EventBody::Exit { process } => {
@@ -343,6 +364,7 @@ impl Attributor {
                 greenlet: None,
                 served: false,
                 reading: None,
+                moved: None,
                 ..*parent
             };
             self.strands.inherit(tid, thread, out);
@@ -377,7 +399,9 @@ impl Attributor {
 
     fn data(&mut self, pid: u32, tid: u32, data: &Data, out: &mut Vec<Attributed>) {
         let process = self.begin_thread(pid, tid, out);
-        let Some((conn, turn)) = self.connections.data(data, process, out) else {
+        let deciphered = self.moved(tid, process, data);
+        let tls_is_read = self.processes.reads_tls(process);
+        let Some((conn, turn)) = self.connections.data(data, process, tls_is_read, out) else {
             return;
         };
         let strand = self.strands.current(tid);
@@ -388,13 +412,13 @@ impl Attributor {
             Turn::Answered(caller) => self.answered(pid, tid, strand, conn, caller, out),
             Turn::To(owner) => {
                 self.processes.set_served(process);
-                // A context that reads has done nothing else since it was entered.
-                let in_context = matches!(strand, StrandId::Context(..));
-                let idle = self.strands.doing(strand).is_some_and(|doing| {
-                    doing.presumes(Reason::BetweenRequests)
-                        || in_context && doing.presumes(Reason::ConnectionSetup)
-                });
-                let proven = idle.then_some(Owner::Reason(Reason::ReceiveBuffer));
+                let claimed = self.strands.doing(strand).and_then(Doing::claimed);
+                let proven = match claimed {
+                    // What was done since the records came was for what they say.
+                    None if deciphered => Some(owner),
+                    _ if self.is_idle(strand) => Some(Owner::Reason(Reason::ReceiveBuffer)),
+                    _ => None,
+                };
                 let next = match owner {
                     Owner::Request(claim) => Doing::request(claim.request, claim.how),
                     Owner::Reason(reason) => Doing::Reason(reason),
@@ -404,6 +428,17 @@ impl Attributor {
                     let request = claim.request;
                     self.learn(tid, strand, conn, Some(request));
                     self.reads(tid, strand, request, conn);
+                }
+            }
+            Turn::Toward(reason) => {
+                self.processes.set_served(process);
+                // Idle until it made ready for these records: all of it is for
+                // what they say.
+                let begun = self.is_idle(strand);
+                let known = self.strands.thread(tid).is_some_and(|thread| thread.served);
+                if !(begun && known && reason == Reason::BetweenRequests) {
+                    let proven = begun.then_some(Owner::Reason(reason));
+                    self.turn(pid, tid, Doing::unknown(reason), proven, out);
                 }
             }
             Turn::Wrote(wrote, after) => {
@@ -419,6 +454,70 @@ impl Attributor {
                 self.turn(pid, tid, next, proven, out);
                 self.learn(tid, strand, conn, None);
             }
+        }
+    }
+
+    /// Whether a strand has done nothing since it last waited but what it takes
+    /// to receive.
+    fn is_idle(&self, strand: StrandId) -> bool {
+        // A context that reads has done nothing else since it was entered.
+        let in_context = matches!(strand, StrandId::Context(..));
+        self.strands.doing(strand).is_some_and(|doing| {
+            doing.presumes(Reason::BetweenRequests)
+                || in_context && doing.presumes(Reason::ConnectionSetup)
+        })
+    }
+
+    /// Ties the session of plaintext that has moved, before anything is said of
+    /// what it amounts to.
+    fn tls_data(&mut self, pid: u32, tid: u32, data: &Data, out: &mut Vec<Attributed>) {
+        if let StreamId::Tls(session) = data.stream {
+            let call = Call::Moved(data.direction, data.len);
+            self.tls_call(pid, tid, session, call, data.fd, out);
+        }
+    }
+
+    fn tls_call(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        session: u64,
+        call: Call,
+        fd: i32,
+        out: &mut Vec<Attributed>,
+    ) {
+        let process = self.begin_thread(pid, tid, out);
+        let last = self.strands.thread(tid).and_then(|thread| thread.moved);
+        self.connections
+            .tls_call(session, call, fd, process, last, out);
+        // Plaintext is taken in once it is clear what its records had begun.
+        if call == Call::Read || call == Call::Handshake {
+            self.taken_in(tid);
+        }
+    }
+
+    /// What the thread has received was handed to a TLS library. Returns on
+    /// which socket it came, if it was not before.
+    fn taken_in(&mut self, tid: u32) -> Option<SocketId> {
+        let moved = self.strands.thread_mut(tid)?.moved.as_mut()?;
+        std::mem::replace(&mut moved.unread, false).then_some(moved.socket)
+    }
+
+    /// Notes what the thread has moved. Returns whether it is the plaintext of
+    /// records that it has just received.
+    fn moved(&mut self, tid: u32, process: ProcessIndex, data: &Data) -> bool {
+        match (data.stream, data.direction) {
+            (StreamId::Socket(socket), _) => {
+                if let Some(thread) = self.strands.thread_mut(tid) {
+                    thread.moved = Some(Moved::after(thread.moved, socket, data));
+                }
+                false
+            }
+            (StreamId::Tls(session), Direction::Recv) => {
+                let came_on = self.taken_in(tid);
+                came_on.is_some() && came_on == self.connections.socket_of(process, session)
+            }
+            (StreamId::Tls(_), Direction::Send) => false,
         }
     }
 
@@ -607,6 +706,7 @@ impl Attributor {
             return;
         };
         thread.accepted = None;
+        thread.moved = None;
         let in_request = match thread.own {
             Doing::Open { asked: true, .. } => true,
             own => own.claimed().is_some(),

@@ -90,7 +90,7 @@
 //! | 13 | Exit | flags (process) |
 //! | 14, 15 | Mapped, CgroupMove | |
 //! | 16 | SocketError | socket, errno |
-//! | 17 | Process | pid, start ns, parent pid, exe, comm, runtime (text each), allocators (texts), origin (0 attached, 1 joined, 2 started), trouble (texts), probed after ns |
+//! | 17 | Process | pid, start ns, parent pid, exe, comm, runtime (text each), allocators (texts), TLS libraries (texts), origin (0 attached, 1 joined, 2 started), trouble (texts), probed after ns |
 //! | 18 | OpenSocket | fact, flags (accepted) |
 //! | 19 | Loss | cause (text), total |
 //! | 20 | TraceBegin | |
@@ -104,6 +104,7 @@
 //! | 30 | ManagedAlloc | size (sizes), type (address) |
 //! | 31 | TypeName | type (address), name (text) |
 //! | 32 | TlsEnd | session (address) |
+//! | 33 | TlsCall | session (address), zigzag(fd), flags (handshake) |
 //!
 //! *text*: a length, and that many bytes of UTF-8 from bytes. *texts*: a count
 //! and that many texts. *message*: a length, and that many bytes from bytes: a

@@ -9,9 +9,9 @@ use std::mem::offset_of;
 
 use memtrace_common::event::{
     Addresses, AllocRecord, ContextKind, ContextRecord, CounterKind, CounterRecord, DataHead,
-    DataTiny, FLAG_FOLLOWED, FLAG_LAST, FLAG_MORE, FLAG_PROCESS, FLAG_TLS, FLAG_UNREADABLE,
-    FreeRecord, HandoverKind, HandoverRecord, Header, Kind, ManagedAllocRecord, ReallocRecord,
-    SocketRecord, TaskRecord, TlsRecord, WaitKind, WaitRecord,
+    DataTiny, FLAG_FOLLOWED, FLAG_IN_TLS_CALL, FLAG_LAST, FLAG_MORE, FLAG_PROCESS, FLAG_TLS,
+    FLAG_UNREADABLE, FreeRecord, HandoverKind, HandoverRecord, Header, Kind, ManagedAllocRecord,
+    ReallocRecord, SocketRecord, TaskRecord, TlsCall, TlsRecord, WaitKind, WaitRecord,
 };
 use memtrace_common::limits::TAIL;
 use thiserror::Error;
@@ -213,6 +213,16 @@ pub fn record(bytes: &[u8]) -> Result<RawEvent, DecodeError> {
                 session: fields.u64(offset_of!(TlsRecord, session)),
             }
         }
+        Kind::TlsCall => {
+            let fields = Fields::new(bytes, size_of::<TlsRecord>())?;
+            let call = fields.u32(offset_of!(TlsRecord, call));
+            let shape = TlsCall::from_wire(u64::from(call)).ok_or_else(|| unknown(call))?;
+            EventBody::TlsCall {
+                session: fields.u64(offset_of!(TlsRecord, session)),
+                fd: fields.i32(offset_of!(TlsRecord, fd)),
+                handshake: shape == TlsCall::Handshake,
+            }
+        }
     };
     let event = Event {
         ts_ns: header.u64(offset_of!(Header, ts_ns)),
@@ -280,6 +290,7 @@ fn data(
             captured.tail = tail.to_vec();
         }
     }
+    captured.in_tls_call = flags & FLAG_IN_TLS_CALL != 0;
     let stream = fields.u64(offset_of!(DataHead, inode));
     Ok(Data {
         direction,

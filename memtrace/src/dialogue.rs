@@ -126,6 +126,7 @@ impl Dialogue {
             | EventBody::Counter { .. }
             | EventBody::ManagedAlloc { .. }
             | EventBody::TypeName { .. }
+            | EventBody::TlsCall { .. }
             | EventBody::Process(_)
             | EventBody::Loss { .. }
             | EventBody::Clock
@@ -182,7 +183,9 @@ impl Dialogue {
         followed.pid = event.pid;
         let session = &mut followed.session;
         let mut messages = Vec::new();
-        if data.direction == Direction::Recv && data.len == 0 {
+        if captured.in_tls_call {
+            session.carries_tls(&mut messages);
+        } else if data.direction == Direction::Recv && data.len == 0 {
             session.close_direction(Direction::Recv, &mut messages);
         } else {
             let bytes = Bytes {
@@ -230,7 +233,7 @@ mod tests {
             },
             captured: Captured {
                 payload: payload.to_vec(),
-                tail: Vec::new(),
+                ..Captured::default()
             },
         }
     }

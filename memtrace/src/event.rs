@@ -48,6 +48,9 @@ pub struct Captured {
     pub payload: Vec<u8>,
     /// The last bytes if `payload` is not all of them, else empty.
     pub tail: Vec<u8>,
+    /// A TLS library moved them on a socket: what they say is stated as the
+    /// plaintext of a session.
+    pub in_tls_call: bool,
 }
 
 impl From<Event> for RawEvent {
@@ -217,6 +220,16 @@ pub enum EventBody {
         /// Its address in the process.
         session: u64,
     },
+    /// The thread's first call to take in TLS records after it had received on a
+    /// socket, and no plaintext came of it.
+    TlsCall {
+        /// The session's address in the process.
+        session: u64,
+        /// The descriptor on which the call itself moved bytes last; -1: none.
+        fd: i32,
+        /// It went on with the handshake, else it read.
+        handshake: bool,
+    },
     /// The collector describes a traced process: at the attach, and again when
     /// it has changed its program or loaded another allocator.
     Process(ProcessFact),
@@ -275,7 +288,8 @@ pub struct Data {
     pub direction: Direction,
     /// On which stream.
     pub stream: StreamId,
-    /// Through which descriptor; -1 if that is not known.
+    /// Through which descriptor; -1 if that is not known. Of a TLS session: on
+    /// which the TLS call itself moved bytes last, -1 if on none.
     pub fd: i32,
     /// Bytes moved; 0 with `Recv` means the peer closed its side.
     pub len: u64,
@@ -309,6 +323,8 @@ pub struct ProcessFact {
     pub runtime: String,
     /// Allocators probed, such as `glibc (/usr/lib/…/libc.so.6)`.
     pub allocators: Vec<String>,
+    /// TLS libraries probed, such as `OpenSSL (/usr/lib/…/libssl.so.3)`.
+    pub tls: Vec<String>,
     /// How it came to be traced.
     pub origin: Origin,
     /// What keeps it from being seen whole, in words (no allocator found, probes

@@ -19,4 +19,5 @@ pub mod runtimes;
 pub mod symbols;
 pub mod sys;
 pub mod target;
+pub mod tls;
 pub mod tracer;

@@ -149,6 +149,8 @@ pub struct Process {
     pub origin: String,
     /// Allocators probed, such as `glibc (/usr/lib/libc.so.6)`.
     pub allocators: Vec<String>,
+    /// TLS libraries probed, such as `OpenSSL (/usr/lib/libssl.so.3)`.
+    pub tls: Vec<String>,
     /// What keeps it from being seen whole, one sentence each.
     pub trouble: Vec<String>,
     /// Requested bytes of its allocations.
@@ -318,8 +320,14 @@ pub struct Http {
     pub malformed_responses: u64,
     /// Responses whose request was not seen.
     pub unmatched_responses: u64,
-    /// Accepted connections that carried something else (TLS, HTTP/2, …).
+    /// Accepted connections that carried something else, in the clear or as the
+    /// plaintext of TLS.
     pub not_http_connections: u64,
+    /// Accepted connections that carried TLS.
+    pub tls_connections: u64,
+    /// Those of them whose plaintext was not seen: no message came, or no TLS
+    /// library could be probed.
+    pub tls_unread_connections: u64,
 }
 
 /// Allocations that belong to no request.

@@ -227,6 +227,16 @@ impl Store {
                     totals.fact = Some(fact);
                 }
             }
+            Attributed::TlsConnection { process } => {
+                if let Some((totals, _)) = self.processes.get_mut(process.0 as usize) {
+                    totals.tls_connections += 1;
+                }
+            }
+            Attributed::TlsRead { process } => {
+                if let Some((totals, _)) = self.processes.get_mut(process.0 as usize) {
+                    totals.tls_read += 1;
+                }
+            }
             Attributed::ProcessExec { index } => self.drop_blocks(index.0 as usize, false),
             Attributed::ProcessEnd { index } => self.drop_blocks(index.0 as usize, true),
             Attributed::Alloc {

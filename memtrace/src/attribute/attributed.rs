@@ -265,6 +265,16 @@ pub enum Attributed {
         /// Its number.
         conn: ConnId,
     },
+    /// A connection that the process accepted carries TLS.
+    TlsConnection {
+        /// Which process.
+        process: ProcessIndex,
+    },
+    /// The plaintext on such a connection is seen.
+    TlsRead {
+        /// In which process.
+        process: ProcessIndex,
+    },
     /// Something on a connection is to be counted.
     ConnCount(ConnCount),
     /// The running total of a cause of loss.

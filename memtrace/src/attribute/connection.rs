@@ -10,28 +10,20 @@ use crate::{
     attribute::{
         Attributed, Claim, ConnCount, ConnKind, EndedBy, How, Outcome, Owner, ProcessIndex, Reason,
         process::Processes,
+        tls::{Call, Moved, Ties},
     },
     event::{Data, Direction},
     id::{ConnId, RequestId, SocketId, StreamId, WorkId},
-    message::{Abandoned, Defect, ExchangeId, Message, Role},
+    message::{Abandoned, Defect, ExchangeId, Foreign, Message, Role},
     protocol::session::SESSIONS_MAX,
 };
 
-/// What a connection is known by: TLS sessions are told apart by their
-/// addresses, which mean something only in their process.
+/// What a connection is known by: TLS sessions that are tied to no socket are
+/// told apart by their addresses, which mean something only in their process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Key {
     Socket(SocketId),
     Tls(ProcessIndex, u64),
-}
-
-impl Key {
-    fn of(stream: StreamId, process: ProcessIndex) -> Key {
-        match stream {
-            StreamId::Socket(socket) => Key::Socket(socket),
-            StreamId::Tls(session) => Key::Tls(process, session),
-        }
-    }
 }
 
 /// A connection, in a way that finds it again as long as it lasts.
@@ -63,6 +55,9 @@ pub enum Turn {
     Answered(Caller),
     /// From now on it works for this owner.
     To(Owner),
+    /// It received records whose plaintext will tell: until then nothing better
+    /// is known than this.
+    Toward(Reason),
     /// It sent bytes of this request's response, so what it did until now and
     /// was unclear was for this request; it goes on with the second.
     Wrote(RequestId, AfterWrite),
@@ -93,6 +88,8 @@ pub enum AfterWrite {
 #[derive(Debug)]
 struct Conn {
     id: ConnId,
+    kind: ConnKind,
+    told: Told,
     /// The process that last moved bytes on it.
     process: ProcessIndex,
     /// Which end the process is, once known.
@@ -117,6 +114,29 @@ struct Conn {
     peer_gone: bool,
     /// It carries something that is not followed.
     foreign: bool,
+    /// What the socket carries is TLS.
+    tls: Option<Tls>,
+}
+
+/// What was stated of a connection's existence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Nothing: a TLS session without a socket may be tied to one before its
+    /// first request.
+    Nothing,
+    /// That it has begun.
+    Begin,
+    /// That it has ended.
+    End,
+}
+
+/// What is seen of the TLS on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tls {
+    /// Records alone, so far.
+    Records,
+    /// The plaintext of its session.
+    Plaintext,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -138,6 +158,7 @@ struct Upgraded {
 #[derive(Debug, Default)]
 pub struct Connections {
     conns: HashMap<Key, Conn>,
+    ties: Ties,
     conn_next: u32,
     request_next: u32,
     /// Connections that were not followed because there were too many.
@@ -162,6 +183,7 @@ impl Connections {
         // A number that is used again belongs to a new socket: the end of the
         // old one was not seen.
         self.end(key, ts_ns, out);
+        self.ties.end_socket(socket);
         let role = match kind {
             ConnKind::Accepted => Some(Role::Server),
             ConnKind::Connected => Some(Role::Client),
@@ -184,25 +206,38 @@ impl Connections {
         }
         let id = ConnId(self.conn_next);
         self.conn_next += 1;
-        out.push(Attributed::ConnBegin { conn: id, kind });
-        self.conns.insert(
-            key,
-            Conn {
-                id,
-                process,
-                role,
-                exchanges: VecDeque::new(),
-                front_before: None,
-                ended: None,
-                upgraded: None,
-                caller: None,
-                asking: false,
-                used: false,
-                malformed: false,
-                peer_gone: false,
-                foreign: false,
+        let mut conn = Conn {
+            id,
+            kind,
+            told: Told::Nothing,
+            process,
+            role,
+            exchanges: VecDeque::new(),
+            front_before: None,
+            ended: None,
+            upgraded: None,
+            caller: None,
+            asking: false,
+            used: false,
+            malformed: false,
+            peer_gone: false,
+            foreign: false,
+            tls: None,
+        };
+        if let Key::Socket(_) = key {
+            conn.tell(out);
+        }
+        self.conns.insert(key, conn);
+    }
+
+    fn key(&self, stream: StreamId, process: ProcessIndex) -> Key {
+        match stream {
+            StreamId::Socket(socket) => Key::Socket(socket),
+            StreamId::Tls(session) => match self.ties.socket_of((process, session)) {
+                Some(socket) => Key::Socket(socket),
+                None => Key::Tls(process, session),
             },
-        );
+        }
     }
 
     /// The connection of a stream; met in the middle if it is not known.
@@ -212,7 +247,7 @@ impl Connections {
         process: ProcessIndex,
         out: &mut Vec<Attributed>,
     ) -> Option<&mut Conn> {
-        let key = Key::of(stream, process);
+        let key = self.key(stream, process);
         if !self.conns.contains_key(&key) {
             self.insert(key, process, ConnKind::Found, None, out);
         }
@@ -229,15 +264,75 @@ impl Connections {
         processes: &mut Processes,
         out: &mut Vec<Attributed>,
     ) {
+        let key = self.key(stream, moment.process);
         let mut request_next = self.request_next;
         if let Some(conn) = self.known(stream, moment.process, out) {
             conn.process = moment.process;
             conn.front_before = Some(conn.front());
             for message in messages {
-                conn.message(message, &mut request_next, moment, processes, out);
+                match (message, stream) {
+                    (Message::Foreign(Foreign::Tls), StreamId::Socket(_)) => {
+                        conn.carries_tls(out);
+                    }
+                    _ => conn.message(message, &mut request_next, moment, processes, out),
+                }
+            }
+            // One that has had a request as a connection of its own remains one.
+            if let Key::Tls(process, session) = key
+                && conn.told != Told::Nothing
+            {
+                self.ties.leave_alone((process, session));
             }
         }
         self.request_next = request_next;
+    }
+
+    /// A call for a TLS session is about to be stated, or what it moved: ties
+    /// the session to a socket if what the thread did last tells which.
+    pub fn tls_call(
+        &mut self,
+        session: u64,
+        call: Call,
+        fd: i32,
+        process: ProcessIndex,
+        last: Option<Moved>,
+        out: &mut Vec<Attributed>,
+    ) {
+        let conns = &self.conns;
+        // Not one on which messages are seen as they are; and what comes back on
+        // one that the process opened is known by what it sent there.
+        let carries_tls = |socket| {
+            conns.get(&Key::Socket(socket)).is_some_and(|conn| {
+                conn.tls.is_some()
+                    && conn.role != Some(Role::Client)
+                    && conn.exchanges.is_empty()
+                    && conn.upgraded.is_none()
+            })
+        };
+        let tied = self
+            .ties
+            .called((process, session), call, fd, last, carries_tls);
+        if let Some(socket) = tied {
+            let untied = self.conns.remove(&Key::Tls(process, session));
+            // It has had no request: only whom it was used for can be known.
+            if let (Some(untied), Some(conn)) = (untied, self.conns.get_mut(&Key::Socket(socket))) {
+                conn.role = untied.role.or(conn.role);
+                conn.caller = untied.caller.or(conn.caller);
+            }
+        }
+        let moved = matches!(call, Call::Moved(..));
+        if moved
+            && let Some(socket) = self.ties.socket_of((process, session))
+            && let Some(conn) = self.conns.get_mut(&Key::Socket(socket))
+            && conn.tls.replace(Tls::Plaintext) == Some(Tls::Records)
+        {
+            out.push(Attributed::TlsRead { process });
+        }
+    }
+
+    /// The socket on which a TLS session speaks, if that is known.
+    pub fn socket_of(&self, process: ProcessIndex, session: u64) -> Option<SocketId> {
+        self.ties.socket_of((process, session))
     }
 
     /// Bytes moved; what they amount to was stated before. Returns on which
@@ -246,12 +341,18 @@ impl Connections {
         &mut self,
         data: &Data,
         process: ProcessIndex,
+        tls_is_read: bool,
         out: &mut Vec<Attributed>,
     ) -> Option<(ConnRef, Turn)> {
-        let key = Key::of(data.stream, process);
+        let key = self.key(data.stream, process);
         let conn = self.known(data.stream, process, out)?;
         let id = conn.id;
-        let turn = conn.data(data, process);
+        let turn = match (data.stream, conn.tls) {
+            (StreamId::Socket(_), Some(tls)) if conn.role != Some(Role::Client) => {
+                conn.records(data, process, tls, tls_is_read)
+            }
+            _ => conn.data(data, process),
+        };
         Some((ConnRef { key, id }, turn))
     }
 
@@ -306,11 +407,22 @@ impl Connections {
         out: &mut Vec<Attributed>,
     ) -> bool {
         let key = Key::Socket(socket);
-        if last && self.conns.contains_key(&key) {
-            self.end(key, ts_ns, out);
-            return true;
+        if !last || !self.conns.contains_key(&key) {
+            return false;
         }
-        false
+        // What became of a request under way is known when its session ends.
+        if let Some((process, session)) = self.ties.session_on(socket)
+            && let Some(mut conn) = self.conns.remove(&key)
+        {
+            conn.tell_end(out);
+            if conn.front().is_some() || conn.upgraded.is_some() {
+                self.conns.insert(Key::Tls(process, session), conn);
+            }
+        } else {
+            self.end(key, ts_ns, out);
+        }
+        self.ties.end_socket(socket);
+        true
     }
 
     /// A call on a socket failed for good.
@@ -329,6 +441,14 @@ impl Connections {
         out: &mut Vec<Attributed>,
     ) {
         self.end(Key::Tls(process, session), ts_ns, out);
+        self.ties.end_session((process, session));
+    }
+
+    /// A process replaced its program: its TLS sessions are gone.
+    pub fn exec(&mut self, process: ProcessIndex, ts_ns: u64, out: &mut Vec<Attributed>) {
+        let is_session = |key: &Key, _: &Conn| matches!(key, Key::Tls(of, _) if *of == process);
+        self.end_all(is_session, ts_ns, out);
+        self.ties.end_process(process);
     }
 
     /// Whether this request is one that the connection still owes a response, or
@@ -345,10 +465,20 @@ impl Connections {
 
     /// Every connection that this process used last is gone with it.
     pub fn end_process(&mut self, process: ProcessIndex, ts_ns: u64, out: &mut Vec<Attributed>) {
+        self.end_all(|_, conn| conn.process == process, ts_ns, out);
+        self.ties.end_process(process);
+    }
+
+    fn end_all(
+        &mut self,
+        which: impl Fn(&Key, &Conn) -> bool,
+        ts_ns: u64,
+        out: &mut Vec<Attributed>,
+    ) {
         let mut keys: Vec<(ConnId, Key)> = self
             .conns
             .iter()
-            .filter(|(_, conn)| conn.process == process)
+            .filter(|(key, conn)| which(key, conn))
             .map(|(key, conn)| (conn.id, *key))
             .collect();
         keys.sort_unstable();
@@ -385,11 +515,61 @@ impl Connections {
                 ts_ns,
             });
         }
-        out.push(Attributed::ConnEnd { conn: conn.id });
+        conn.tell_end(out);
     }
 }
 
 impl Conn {
+    fn tell(&mut self, out: &mut Vec<Attributed>) {
+        if self.told == Told::Nothing {
+            self.told = Told::Begin;
+            out.push(Attributed::ConnBegin {
+                conn: self.id,
+                kind: self.kind,
+            });
+        }
+    }
+
+    fn tell_end(&mut self, out: &mut Vec<Attributed>) {
+        if self.told == Told::Begin {
+            self.told = Told::End;
+            out.push(Attributed::ConnEnd { conn: self.id });
+        }
+    }
+
+    /// The socket carries TLS.
+    fn carries_tls(&mut self, out: &mut Vec<Attributed>) {
+        if self.tls.is_none() {
+            self.tls = Some(Tls::Records);
+            if self.role != Some(Role::Client) {
+                out.push(Attributed::TlsConnection {
+                    process: self.process,
+                });
+            }
+        }
+    }
+
+    /// TLS records moved: what they say is stated as plaintext.
+    fn records(&mut self, data: &Data, process: ProcessIndex, tls: Tls, tls_is_read: bool) -> Turn {
+        self.process = process;
+        let closed = data.direction == Direction::Recv && data.len == 0;
+        self.peer_gone |= closed;
+        if data.direction == Direction::Send {
+            return Turn::Stay;
+        }
+        match (self.exchanges.len(), self.front(), self.upgraded) {
+            (_, _, Some(upgraded)) => Turn::To(received(upgraded.request, How::Received)),
+            // Of several under way nobody knows yet which it is for.
+            (1, Some(request), None) => Turn::To(received(request, How::Received)),
+            _ if closed => Turn::To(Owner::Reason(Reason::ConnectionClosed)),
+            _ if !tls_is_read => Turn::To(Owner::Reason(Reason::TlsUnread)),
+            _ => Turn::Toward(match tls {
+                Tls::Records => Reason::TlsHandshake,
+                Tls::Plaintext => Reason::BetweenRequests,
+            }),
+        }
+    }
+
     fn data(&mut self, data: &Data, process: ProcessIndex) -> Turn {
         self.process = process;
         self.peer_gone |= data.direction == Direction::Recv && data.len == 0;
@@ -421,6 +601,7 @@ impl Conn {
     ) {
         match *message {
             Message::RequestBegin { exchange } => {
+                self.tell(out);
                 let request = RequestId(*request_next);
                 *request_next += 1;
                 self.exchanges.push_back(Exchange {

@@ -147,6 +147,13 @@ impl Processes {
         self.get(index).is_some_and(|process| process.served)
     }
 
+    /// Whether the plaintext of TLS sessions of this process can be seen.
+    pub fn reads_tls(&self, index: ProcessIndex) -> bool {
+        self.get(index)
+            .and_then(|process| process.fact.as_ref())
+            .is_some_and(|fact| !fact.tls.is_empty())
+    }
+
     /// Whether the process ran before the trace began.
     pub fn was_attached(&self, index: ProcessIndex) -> bool {
         self.get(index)

@@ -24,6 +24,11 @@ pub enum Reason {
     MalformedHead,
     /// The connection closed before the request's head was whole.
     IncompleteHead,
+    /// A TLS session was being set up: records had been received, and no
+    /// plaintext had come of them yet.
+    TlsHandshake,
+    /// The connection carries TLS whose plaintext is not seen.
+    TlsUnread,
     /// The connection carries something other than HTTP/1.
     NotHttp,
     /// The peer had closed the connection or it had failed.
@@ -36,7 +41,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of their wire names.
-    pub const ALL: [Reason; 12] = [
+    pub const ALL: [Reason; 14] = [
         Reason::Startup,
         Reason::BackgroundThread,
         Reason::BetweenRequests,
@@ -45,6 +50,8 @@ impl Reason {
         Reason::BeforeFirstHead,
         Reason::MalformedHead,
         Reason::IncompleteHead,
+        Reason::TlsHandshake,
+        Reason::TlsUnread,
         Reason::NotHttp,
         Reason::ConnectionClosed,
         Reason::EndedRequest,
@@ -67,6 +74,8 @@ impl Reason {
             Reason::BeforeFirstHead => "before_first_head",
             Reason::MalformedHead => "malformed_head",
             Reason::IncompleteHead => "incomplete_head",
+            Reason::TlsHandshake => "tls_handshake",
+            Reason::TlsUnread => "tls_unread",
             Reason::NotHttp => "not_http",
             Reason::ConnectionClosed => "connection_closed",
             Reason::EndedRequest => "ended_request",

@@ -13,6 +13,7 @@ use crate::{
     attribute::{
         Attributed, Credit, How, Owner, ProcessIndex, Reason,
         connection::ConnRef,
+        tls::Moved,
         work::{Doing, Works},
     },
     id::{RequestId, WorkId},
@@ -61,6 +62,8 @@ pub struct Thread {
     pub entered: u32,
     /// The context in which it last waited for new events.
     pub waits_in: Option<u64>,
+    /// What it moved last on a socket, as long as it has not waited.
+    pub moved: Option<Moved>,
 }
 
 /// A connection that a thread has accepted.
@@ -164,6 +167,7 @@ impl Strands {
             accepted: None,
             entered: 0,
             waits_in: None,
+            moved: None,
         });
         thread.process = process;
         thread

@@ -57,6 +57,7 @@ enum Tag {
     TypeName = 31,
     TlsEnd = 32,
     ContextEnd = 33,
+    TlsCall = 34,
 }
 
 impl Tag {
@@ -95,6 +96,7 @@ impl Tag {
             31 => Tag::TypeName,
             32 => Tag::TlsEnd,
             33 => Tag::ContextEnd,
+            34 => Tag::TlsCall,
             _ => return None,
         })
     }
@@ -131,6 +133,7 @@ impl Tag {
             EventBody::ManagedAlloc { .. } => Tag::ManagedAlloc,
             EventBody::TypeName { .. } => Tag::TypeName,
             EventBody::TlsEnd { .. } => Tag::TlsEnd,
+            EventBody::TlsCall { .. } => Tag::TlsCall,
             EventBody::Process(_) => Tag::Process,
             EventBody::OpenSocket { .. } => Tag::OpenSocket,
             EventBody::Loss { .. } => Tag::Loss,

@@ -16,7 +16,9 @@ use crate::{
         btf,
         discover::{ObjectCache, Role},
         load::{Kernel, LoadError, LoadOptions},
-        lock, runtimes, sys,
+        lock,
+        place::Placement,
+        runtimes, sys,
         target::{Selector, process, sockets},
         tracer::check_privileges,
     },
@@ -52,6 +54,30 @@ impl<W: Write> Sheet<W> {
     fn fails(&mut self, subject: &str, words: &str) -> io::Result<()> {
         self.failed += 1;
         writeln!(self.out, "  FAILS {subject:<26} {}", escape(words))
+    }
+
+    /// Probed functions: name, offset in the file, place, and whether the return
+    /// is probed as well.
+    fn functions<'a>(
+        &mut self,
+        functions: impl Iterator<Item = (&'a str, u64, &'a Placement, bool)>,
+    ) -> io::Result<()> {
+        writeln!(
+            self.out,
+            "          {:<24} {:>10}  {:<6} {:<28} cost of a call",
+            "function", "offset", "probes", "instruction"
+        )?;
+        for (name, offset, placement, returns) in functions {
+            let probes = if returns { "2" } else { "1" };
+            writeln!(
+                self.out,
+                "          {:<24} {offset:>#10x}  {probes:<6} {:<28} {}",
+                escape(name),
+                escape(&placement.instruction),
+                cost(placement.emulated, returns)
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -220,25 +246,14 @@ fn one_process<W: Write>(sheet: &mut Sheet<W>, pid: u32) -> io::Result<Option<Fa
     }
     for object in &found.objects {
         sheet.ok("allocator", &object.describe())?;
-        writeln!(
-            sheet.out,
-            "          {:<24} {:>10}  {:<6} {:<28} cost of a call",
-            "function", "offset", "probes", "instruction"
-        )?;
-        for function in &object.facts.functions {
-            let (probes, returns) = match function.role {
-                Role::Allocate(_) => ("2", true),
-                Role::Free => ("1", false),
+        sheet.functions(object.facts.functions.iter().map(|function| {
+            let returns = match function.role {
+                Role::Allocate(_) => true,
+                Role::Free => false,
             };
-            writeln!(
-                sheet.out,
-                "          {:<24} {:>#10x}  {probes:<6} {:<28} {}",
-                escape(&function.name),
-                function.offset,
-                escape(&function.placement.instruction),
-                cost(function.placement.emulated, returns)
-            )?;
-        }
+            let name = function.name.as_str();
+            (name, function.offset, &function.placement, returns)
+        }))?;
         for skipped in &object.facts.skipped {
             writeln!(
                 sheet.out,
@@ -253,6 +268,19 @@ fn one_process<W: Write>(sheet: &mut Sheet<W>, pid: u32) -> io::Result<Option<Fa
             Ok(words) => sheet.ok(subject, &words)?,
             Err(words) => sheet.note(subject, &words)?,
         }
+    }
+    for object in &found.tls {
+        sheet.ok("TLS library", &object.describe())?;
+        sheet.functions(object.facts.functions.iter().map(|function| {
+            let returns = function.role.has_result();
+            (function.name, function.offset, &function.placement, returns)
+        }))?;
+    }
+    if found.tls.is_empty() {
+        sheet.note(
+            "TLS library",
+            "none that can be probed: requests that come over TLS would not be seen",
+        )?;
     }
     if found.objects.is_empty() {
         return Ok(Some(Failure::NothingToProbe(format!(

@@ -330,13 +330,15 @@ impl Page {
                 count(rest.len() as u64)
             )?;
         }
-        let allocators: BTreeSet<&String> = report
-            .processes
-            .iter()
-            .flat_map(|p| &p.allocators)
-            .collect();
-        for allocator in allocators {
-            for line in self.wrapped(&format!("Allocator: {}", escape(allocator))) {
+        let processes = || report.processes.iter();
+        let allocators: BTreeSet<&String> = processes().flat_map(|p| &p.allocators).collect();
+        let libraries: BTreeSet<&String> = processes().flat_map(|p| &p.tls).collect();
+        let named = allocators
+            .into_iter()
+            .map(|allocator| ("Allocator", allocator))
+            .chain(libraries.into_iter().map(|library| ("TLS", library)));
+        for (what, name) in named {
+            for line in self.wrapped(&format!("{what}: {}", escape(name))) {
                 writeln!(out, "{line}")?;
             }
         }

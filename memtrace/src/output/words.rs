@@ -27,7 +27,9 @@ pub fn reason_text(reason: &str) -> &str {
         "before_first_head" => "by a thread at work when the trace began, before its first message",
         "malformed_head" => "on a connection whose request head could not be parsed",
         "incomplete_head" => "on a connection that closed before its request head was whole",
-        "not_http" => "on a connection that carries no readable HTTP/1, such as TLS or HTTP/2",
+        "tls_handshake" => "for a TLS session that was being set up",
+        "tls_unread" => "on a connection that carries TLS whose plaintext is not seen",
+        "not_http" => "on a connection that carries no readable HTTP/1, such as HTTP/2",
         "upgraded_connection" => "on a connection that left HTTP, such as a WebSocket",
         "outgoing_connection" => "for a connection the process opened itself, outside any request",
         "connection_closed" => "on a connection that its peer had closed, or that had failed",
@@ -50,8 +52,9 @@ pub fn cause_text(cause: &str) -> &str {
         "capture_full" => "events that came after the capture had reached its largest size",
         "undecodable" => "records of the kernel programs that make no sense",
         "alloc_abandoned" => "allocator calls whose return was not seen",
+        "tls_abandoned" => "calls into a TLS library whose return was not seen",
         "payload_unreadable" => "message bytes that could not be read from the target's memory",
-        "result_unreadable" => "allocations whose address could not be read",
+        "result_unreadable" => "results of successful calls that could not be read",
         unknown => unknown,
     }
 }
@@ -275,6 +278,10 @@ pub fn http_trouble(report: &Report) -> Option<String> {
             http.not_http_connections,
             "connection that carried no HTTP/1",
         ),
+        (
+            http.tls_unread_connections,
+            "connection that carried TLS of which no plaintext was seen",
+        ),
     ]
     .into_iter()
     .filter(|(n, _)| *n > 0)
@@ -305,16 +312,22 @@ pub fn no_requests(report: &Report) -> Vec<String> {
     } else {
         advice.push(format!("Connections: {}.", self::connections(report)));
     }
+    let tls_unread = report.http.tls_unread_connections;
+    if tls_unread > 0 {
+        advice.push(format!(
+            "{} carried TLS of which no plaintext was seen. Requests over TLS are read where the \
+             process's TLS library can be probed: trace the process behind the one that ends \
+             TLS, or try in clear text.",
+            plural(tls_unread, "connection")
+        ));
+    }
     if not_http > 0 {
         advice.push(format!(
-            "{} carried no HTTP/1. TLS and HTTP/2 are not read yet: trace the process behind \
-             the one that ends TLS, or try over plain HTTP/1.",
+            "{} carried no HTTP/1. HTTP/2 is not read yet: try over HTTP/1.",
             plural(not_http, "connection")
         ));
     } else {
-        advice.push(
-            "If clients speak TLS or HTTP/2 to these processes: neither is read yet.".to_string(),
-        );
+        advice.push("If clients speak HTTP/2 to these processes: it is not read yet.".to_string());
     }
     advice.push("`memtrace doctor --pid N` tells what can be seen of a process.".to_string());
     advice

@@ -21,6 +21,7 @@ use super::{
     maps::FileIdentity,
     python::Python,
     sys::{self, Side},
+    tls::{self, TlsObject},
 };
 
 /// Where socket facts come from.
@@ -109,6 +110,7 @@ enum Subject {
     Allocator,
     Sockets,
     Contexts,
+    Tls,
 }
 
 /// Everything that is attached.
@@ -251,6 +253,41 @@ impl Links {
         self.attach_sites(kernel, pid, &path, "libc_enter", Side::Entry, &entries)?;
         self.done(pid, object.file, Subject::Sockets);
         Ok(())
+    }
+
+    /// Probes a TLS library in a process; nothing if that was done already.
+    /// Returns whether it was new.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn attach_tls(
+        &mut self,
+        kernel: &Kernel,
+        pid: u32,
+        object: &TlsObject,
+    ) -> io::Result<bool> {
+        if !self.is_new(pid, object.file, Subject::Tls) {
+            return Ok(false);
+        }
+        let mut moves = Vec::new();
+        let mut ends = Vec::new();
+        for function in &object.facts.functions {
+            match function.role {
+                tls::Role::Move(call) => moves.push((function.offset, call as u64)),
+                tls::Role::End => ends.push((function.offset, 0)),
+            }
+        }
+        let path = object.attach_path();
+        let batches = [
+            ("tls_end", Side::Entry, &ends),
+            ("tls_return", Side::Return, &moves),
+            ("tls_enter", Side::Entry, &moves),
+        ];
+        for (program, side, sites) in batches {
+            self.attach_sites(kernel, pid, &path, program, side, sites)?;
+        }
+        self.done(pid, object.file, Subject::Tls);
+        Ok(true)
     }
 
     /// Watches contexts being made in a CPython process.

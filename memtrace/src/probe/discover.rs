@@ -21,6 +21,7 @@ use std::sync::Arc;
 use super::maps::{self, FileIdentity, Mapping};
 use super::symbols::{ElfError, Linkage};
 use super::target::process::inside_root;
+use super::tls::TlsObject;
 
 pub use functions::{Allocator, Role};
 pub use object::{Function, ObjectFacts, Skipped, examine};
@@ -102,6 +103,8 @@ pub struct Discovery {
     /// The files to probe, in the order of their paths: the order of the
     /// mappings changes from one start of a program to the next.
     pub objects: Vec<AllocatorObject>,
+    /// The files that hold TLS libraries, in the order of their paths.
+    pub tls: Vec<TlsObject>,
     /// What was not found or could not be looked into, in words.
     pub trouble: Vec<String>,
 }
@@ -169,14 +172,24 @@ impl ObjectCache {
                             mapping.path.display()
                         ));
                     }
+                    let handle = Arc::new(opened.handle);
+                    let path = inside_root(pid, &mapping.path);
+                    if !facts.tls.functions.is_empty() {
+                        found.tls.push(TlsObject::new(
+                            mapping.file,
+                            path.clone(),
+                            facts.tls.clone(),
+                            Arc::clone(&handle),
+                        ));
+                    }
                     if !facts.functions.is_empty() {
                         found.objects.push(AllocatorObject {
                             file: mapping.file,
-                            path: inside_root(pid, &mapping.path),
+                            path,
                             deleted: mapping.deleted,
                             opened_through: opened.through,
                             facts,
-                            handle: Arc::new(opened.handle),
+                            handle,
                         });
                     }
                 }
@@ -196,6 +209,9 @@ impl ObjectCache {
         }
         found
             .objects
+            .sort_by(|a, b| (&a.path, a.file).cmp(&(&b.path, b.file)));
+        found
+            .tls
             .sort_by(|a, b| (&a.path, a.file).cmp(&(&b.path, b.file)));
         if found.objects.is_empty() {
             let reason = self.explain_nothing(pid);

@@ -110,6 +110,7 @@ struct Target {
     process: ProcessId,
     origin: Origin,
     allocators: Vec<String>,
+    tls: Vec<String>,
     trouble: Vec<String>,
     runtimes: Runtimes,
     probed_after_ns: u64,
@@ -444,6 +445,7 @@ impl Tracer {
                 process: described.process,
                 origin,
                 allocators: Vec::new(),
+                tls: Vec::new(),
                 trouble: Vec::new(),
                 runtimes: Runtimes::default(),
                 probed_after_ns: 0,
@@ -488,6 +490,19 @@ impl Tracer {
                     match self.links.attach_allocator(&self.kernel, pid, object) {
                         Ok(true) => {
                             target.allocators.push(object.describe());
+                            changed = true;
+                        }
+                        Ok(false) => {}
+                        Err(error) => trouble.push(format!(
+                            "{} could not be probed: {error}",
+                            object.describe()
+                        )),
+                    }
+                }
+                for object in &found.tls {
+                    match self.links.attach_tls(&self.kernel, pid, object) {
+                        Ok(true) => {
+                            target.tls.push(object.describe());
                             changed = true;
                         }
                         Ok(false) => {}
@@ -549,6 +564,7 @@ impl Tracer {
                 comm: described.comm,
                 runtime: described.runtime,
                 allocators: target.allocators.clone(),
+                tls: target.tls.clone(),
                 origin: target.origin,
                 trouble: [&target.trouble, target.runtimes.trouble()].concat(),
                 probed_after_ns: target.probed_after_ns,

@@ -130,11 +130,26 @@ impl Session {
             && let Spoken::Http1(http1) = &self.spoken
             && let Verdict::NotHttp(other) = http1.is_http()
         {
+            match other {
+                Other::Tls => self.tell_tls(out),
+                Other::Http2 => {
+                    self.foreign_told = true;
+                    out.push(Message::Foreign(Foreign::Unknown));
+                }
+            }
+        }
+    }
+
+    /// Its bytes are TLS records: a TLS library moved them.
+    pub fn carries_tls(&mut self, out: &mut Vec<Message>) {
+        self.spoken = Spoken::Unheard;
+        self.tell_tls(out);
+    }
+
+    fn tell_tls(&mut self, out: &mut Vec<Message>) {
+        if !self.foreign_told {
             self.foreign_told = true;
-            out.push(Message::Foreign(match other {
-                Other::Tls => Foreign::Tls,
-                Other::Http2 => Foreign::Unknown,
-            }));
+            out.push(Message::Foreign(Foreign::Tls));
         }
     }
 
@@ -198,6 +213,10 @@ impl Session {
 
     fn learn_role(&mut self, direction: Direction, payload: &[u8], out: &mut Vec<Message>) {
         if self.role.is_some() {
+            return;
+        }
+        if let [0x14..=0x17, 0x03, 0x00..=0x04, ..] = payload {
+            self.tell_tls(out);
             return;
         }
         let Some(sender) = sender(payload) else {
@@ -333,5 +352,26 @@ mod tests {
             let out = feed(&mut session, Direction::Recv, request);
             assert!(matches!(out[0], Message::RequestBegin { .. }), "{out:?}");
         }
+    }
+
+    #[test]
+    fn tls_is_told_once_whichever_end_the_process_is() {
+        for mut session in [Session::accepted(), Session::found(false)] {
+            let out = feed(&mut session, Direction::Recv, b"\x16\x03\x01\x02\x00");
+            assert_eq!(out, [Message::Foreign(Foreign::Tls)]);
+            let out = feed(&mut session, Direction::Send, b"\x16\x03\x03\x00\x7a");
+            assert_eq!(out, []);
+        }
+    }
+
+    #[test]
+    fn what_a_tls_library_moves_is_not_read() {
+        let mut session = Session::accepted();
+        let mut out = Vec::new();
+        session.carries_tls(&mut out);
+        session.carries_tls(&mut out);
+        assert_eq!(out, [Message::Foreign(Foreign::Tls)]);
+        let out = feed(&mut session, Direction::Recv, b"GET / HTTP/1.1\r\n\r\n");
+        assert_eq!(out, []);
     }
 }

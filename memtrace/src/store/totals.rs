@@ -32,6 +32,10 @@ pub struct ProcessTotals {
     /// Requested bytes of the blocks that are live, or were when the process
     /// ended.
     pub live_bytes: u64,
+    /// Connections it accepted that carry TLS.
+    pub tls_connections: u64,
+    /// Those of them whose plaintext was seen.
+    pub tls_read: u64,
     /// It has ended.
     pub ended: bool,
 }

@@ -116,9 +116,14 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
 fn data() -> impl Strategy<Value = (Data, Captured)> {
     let seen = prop_oneof![6 => Just(usize::MAX), 2 => 0..50_usize];
     let beyond = prop_oneof![6 => Just(0), 1 => 0..100_u64, 1 => Just(1 << 32)];
-    let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.1));
+    let flags = (
+        any::<bool>(),
+        any::<bool>(),
+        prop::bool::weighted(0.1),
+        any::<bool>(),
+    );
     (payload(), seen, beyond, socket(), flags).prop_map(
-        |(mut payload, seen, beyond, socket, (received, more, unreadable))| {
+        |(mut payload, seen, beyond, socket, (received, more, unreadable, in_tls_call))| {
             let len = payload.len() as u64 + beyond;
             let mut tail = Vec::new();
             let seen = if unreadable { 0 } else { seen };
@@ -138,12 +143,17 @@ fn data() -> impl Strategy<Value = (Data, Captured)> {
                     4 => StreamId::Tls(0x40),
                     _ => StreamId::Socket(socket),
                 },
-                fd: 5,
+                fd: if in_tls_call { 5 } else { -1 },
                 len,
                 more,
                 unreadable,
             };
-            (data, Captured { payload, tail })
+            let captured = Captured {
+                payload,
+                tail,
+                in_tls_call,
+            };
+            (data, captured)
         },
     )
 }
@@ -188,6 +198,7 @@ fn process(bounds: Bounds) -> impl Strategy<Value = ProcessFact> {
             runtime: exe.clone(),
             exe,
             allocators: texts.clone(),
+            tls: texts.clone(),
             origin,
             trouble: texts,
             probed_after_ns,
@@ -250,6 +261,11 @@ fn of_runtimes() -> impl Strategy<Value = EventBody> {
             .prop_map(|(kind, value, peak)| EventBody::Counter { kind, value, peak }),
         1 => Just(EventBody::TypeName { type_address: 16, name: "[]uint8".to_owned() }),
         1 => Just(EventBody::TlsEnd { session: 0x40 }),
+        1 => any::<(bool, bool)>().prop_map(|(used, handshake)| EventBody::TlsCall {
+            session: 0x40,
+            fd: if used { 5 } else { -1 },
+            handshake,
+        }),
     ]
 }
 

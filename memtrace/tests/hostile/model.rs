@@ -259,6 +259,7 @@ pub fn run(steps: &[Step], retain_ns: u64) -> (Vec<RawEvent>, Expected) {
         comm: "server".to_owned(),
         runtime: "native".to_owned(),
         allocators: Vec::new(),
+        tls: Vec::new(),
         origin: Origin::Started,
         trouble: Vec::new(),
         probed_after_ns: 0,
@@ -446,7 +447,7 @@ impl Server {
         };
         let captured = Captured {
             payload: bytes.to_vec(),
-            tail: Vec::new(),
+            ..Captured::default()
         };
         self.emit_with(EventBody::Data(data), captured);
     }

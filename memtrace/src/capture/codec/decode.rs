@@ -199,6 +199,11 @@ impl Decoder {
             Tag::TlsEnd => EventBody::TlsEnd {
                 session: self.address_number()?,
             },
+            Tag::TlsCall => EventBody::TlsCall {
+                session: self.address_number()?,
+                fd: self.descriptor()?,
+                handshake: self.flags(1)? != 0,
+            },
             Tag::Clock => EventBody::Clock,
             Tag::Process => EventBody::Process(self.process()?),
             Tag::OpenSocket => EventBody::OpenSocket {
@@ -377,6 +382,7 @@ impl Decoder {
             comm: self.text()?,
             runtime: self.text()?,
             allocators: self.texts()?,
+            tls: self.texts()?,
             origin: match self.fact()? {
                 0 => Origin::Attached,
                 1 => Origin::Joined,

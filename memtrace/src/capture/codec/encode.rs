@@ -59,6 +59,7 @@ impl Encoder {
                         + text(&fact.comm)
                         + text(&fact.runtime)
                         + texts(&fact.allocators)
+                        + texts(&fact.tls)
                         + texts(&fact.trouble)
                 }
                 EventBody::Loss { cause, total: _ } => text(cause),
@@ -70,6 +71,7 @@ impl Encoder {
                 | EventBody::Counter { .. }
                 | EventBody::ManagedAlloc { .. }
                 | EventBody::TlsEnd { .. }
+                | EventBody::TlsCall { .. }
                 | EventBody::Alloc { .. }
                 | EventBody::Free { .. }
                 | EventBody::Realloc { .. }
@@ -235,6 +237,15 @@ impl Encoder {
                 self.text(name);
             }
             EventBody::TlsEnd { session } => self.address(*session),
+            EventBody::TlsCall {
+                session,
+                fd,
+                handshake,
+            } => {
+                self.address(*session);
+                self.fact(zigzag(i64::from(*fd)));
+                self.fact(u64::from(*handshake));
+            }
             EventBody::Process(fact) => self.process(fact),
             EventBody::OpenSocket { fact, accepted } => {
                 self.socket_fact(fact);
@@ -380,6 +391,7 @@ impl Encoder {
             comm,
             runtime,
             allocators,
+            tls,
             origin,
             trouble,
             probed_after_ns,
@@ -391,6 +403,7 @@ impl Encoder {
         self.text(comm);
         self.text(runtime);
         self.texts(allocators);
+        self.texts(tls);
         self.fact(match origin {
             Origin::Attached => 0,
             Origin::Joined => 1,

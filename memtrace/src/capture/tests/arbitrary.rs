@@ -64,6 +64,7 @@ pub(super) fn every_kind() -> Vec<Event> {
             comm: "gunicorn: wörker".into(),
             runtime: "cpython 3.11".into(),
             allocators: vec!["glibc (/usr/lib/libc.so.6)".into(), String::new()],
+            tls: vec!["OpenSSL (/usr/lib/libssl.so.3)".into()],
             origin: Origin::Joined,
             trouble: vec!["probes refused".into()],
             probed_after_ns: 2_345_678,
@@ -88,6 +89,11 @@ pub(super) fn every_kind() -> Vec<Event> {
         }),
         EventBody::TlsEnd {
             session: 0x5566_0000_1230,
+        },
+        EventBody::TlsCall {
+            session: 0x5566_0000_1230,
+            fd: -1,
+            handshake: true,
         },
         EventBody::Wake(handover),
         EventBody::Sleep(handover),
@@ -380,6 +386,11 @@ fn of_runtimes() -> impl Strategy<Value = EventBody> {
         (any::<u64>(), text())
             .prop_map(|(type_address, name)| EventBody::TypeName { type_address, name }),
         any::<u64>().prop_map(|session| EventBody::TlsEnd { session }),
+        any::<(u64, i32, bool)>().prop_map(|(session, fd, handshake)| EventBody::TlsCall {
+            session,
+            fd,
+            handshake
+        }),
     ]
 }
 
@@ -392,13 +403,13 @@ fn process() -> impl Strategy<Value = ProcessFact> {
     (
         (any::<u32>(), any::<u64>(), any::<u32>()),
         (text(), text(), text()),
-        vec(text(), 0..4),
+        (vec(text(), 0..4), vec(text(), 0..4)),
         origin,
         vec(text(), 0..4),
         any::<u64>(),
     )
         .prop_map(
-            |(ids, texts, allocators, origin, trouble, probed_after_ns)| ProcessFact {
+            |(ids, texts, (allocators, tls), origin, trouble, probed_after_ns)| ProcessFact {
                 process: ProcessId {
                     pid: ids.0,
                     start_ns: ids.1,
@@ -408,6 +419,7 @@ fn process() -> impl Strategy<Value = ProcessFact> {
                 comm: texts.1,
                 runtime: texts.2,
                 allocators,
+                tls,
                 origin,
                 trouble,
                 probed_after_ns,

@@ -133,7 +133,7 @@ Allocated  0 B in 0 allocations; 0 B of it still live
 NO HTTP REQUEST WAS SEEN
 - No connection was seen: was there traffic, and do these processes serve it? `ss -ltnp` shows which
   process listens on which port.
-- If clients speak TLS or HTTP/2 to these processes: neither is read yet.
+- If clients speak HTTP/2 to these processes: it is not read yet.
 - `memtrace doctor --pid N` tells what can be seen of a process.
 
 WITHOUT A REQUEST  0 B in 0 allocations, 0% of all bytes
@@ -146,7 +146,7 @@ Connections: 0 accepted.
     unread.connections.accepted = 5;
     unread.http.not_http_connections = 5;
     let text = shown(&unread, &at(100));
-    assert!(text.contains("- 5 connections carried no HTTP/1. TLS and HTTP/2 are not read yet"));
+    assert!(text.contains("- 5 connections carried no HTTP/1. HTTP/2 is not read yet"));
     assert!(!text.contains("No connection was seen"));
 }
 

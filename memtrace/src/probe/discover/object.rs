@@ -12,7 +12,8 @@ use memtrace_common::event::AllocCall;
 use super::forward::{STUB_BYTES, Subject, Surroundings, calls_another, ends_in};
 use super::functions::{Allocator, Family, Role, classify};
 use crate::probe::place::{self, Placement};
-use crate::probe::symbols::{ElfError, ElfFacts, ElfFile, Machine};
+use crate::probe::symbols::{ElfError, ElfFacts, ElfFile, Machine, Symbol};
+use crate::probe::tls::{self, TlsFacts};
 
 /// An allocator function to probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub struct ObjectFacts {
     /// Allocator functions that cannot be probed because the program chooses
     /// among several of that name when it starts.
     pub resolvers: Vec<String>,
+    /// The TLS libraries in it.
+    pub tls: TlsFacts,
     /// It is the dynamic loader, whose own small allocator serves only itself.
     pub loader: bool,
 }
@@ -97,14 +100,22 @@ pub fn examine<R: Read + Seek>(reader: R) -> Result<ObjectFacts, ElfError> {
         functions: Vec::new(),
         skipped: Vec::new(),
         resolvers: Vec::new(),
+        tls: TlsFacts::default(),
     };
     if facts.loader {
         return Ok(facts);
     }
 
-    let symbols = file.functions(&|name| {
-        classify(name).is_some() || GLIBC_MARKS.contains(&name) || MUSL_MARKS.contains(&name)
+    let mut symbols = file.functions(&|name| {
+        classify(name).is_some()
+            || GLIBC_MARKS.contains(&name)
+            || MUSL_MARKS.contains(&name)
+            || tls::is_of_interest(name)
     })?;
+    let of_tls = |symbol: &mut Symbol| tls::is_of_interest(&symbol.name);
+    let tls_functions: Vec<Symbol> = symbols.functions.extract_if(.., of_tls).collect();
+    facts.tls = tls::examine(&mut file, &tls_functions)?;
+    symbols.resolvers.retain(|name| !tls::is_of_interest(name));
     let mut marks = BTreeSet::new();
     let mut groups: BTreeMap<u64, Group> = BTreeMap::new();
     for symbol in symbols.functions {

@@ -1,0 +1,314 @@
+//! The TLS libraries that a process has mapped or was linked with, and what of
+//! them to probe.
+//!
+//! A file's functions come in; [`TlsFacts`] go out: the functions that move a
+//! session's plaintext, and those that end a session, each address once. Names
+//! alone are judged: a library must have functions for both directions. What is
+//! stripped of its symbols, or has no functions that every byte passes (rustls,
+//! Java's own TLS), is not found; that connections carry TLS is seen on the
+//! wire. Go's crypto/tls is not looked for here.
+//!
+//! Deliberately absent: `SSL_peek`, which only looks; `SSL_write_ex2`, which
+//! `SSL_write_ex` calls and nothing else needs on a stream socket;
+//! `gnutls_record_recv_packet`, whose result is not a buffer.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::File,
+    io::{Read, Seek},
+    os::fd::AsRawFd as _,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use memtrace_common::event::TlsCall;
+
+use super::{
+    maps::FileIdentity,
+    place::{self, Needs, Placement},
+    symbols::{ElfError, ElfFile, Symbol},
+};
+
+/// Whose functions they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Library {
+    /// OpenSSL, or a library with its interface.
+    OpenSsl,
+    /// BoringSSL.
+    BoringSsl,
+    /// GnuTLS.
+    GnuTls,
+}
+
+impl fmt::Display for Library {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Library::OpenSsl => "OpenSSL",
+            Library::BoringSsl => "BoringSSL",
+            Library::GnuTls => "GnuTLS",
+        })
+    }
+}
+
+/// What a probed function does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// It moves plaintext or goes on with a handshake: its entry and its return
+    /// are probed.
+    Move(TlsCall),
+    /// It ends the session of its first argument: its entry is probed.
+    End,
+}
+
+impl Role {
+    /// What a probe of such a function must find untouched.
+    fn needs(self) -> Needs {
+        match self {
+            Role::End => Needs {
+                arguments: 1,
+                returns: false,
+            },
+            Role::Move(call) => Needs {
+                arguments: match call {
+                    TlsCall::SendFile | TlsCall::Flush | TlsCall::Handshake => 1,
+                    TlsCall::Read | TlsCall::Write => 2,
+                    TlsCall::ReadOut | TlsCall::WriteOut => 4,
+                },
+                returns: true,
+            },
+        }
+    }
+
+    /// Whether its return is probed as well.
+    pub fn has_result(self) -> bool {
+        self.needs().returns
+    }
+}
+
+/// Functions that only BoringSSL has.
+const BORING_MARK: &str = "SSL_CTX_set_grease_enabled";
+
+/// The functions probed, by name.
+const FUNCTIONS: [(&str, Library, Role); 21] = [
+    // OpenSSL, and with it LibreSSL and BoringSSL (include/openssl/ssl.h).
+    ("SSL_read", Library::OpenSsl, Role::Move(TlsCall::Read)),
+    ("SSL_write", Library::OpenSsl, Role::Move(TlsCall::Write)),
+    // Since OpenSSL 1.1.1.
+    (
+        "SSL_read_ex",
+        Library::OpenSsl,
+        Role::Move(TlsCall::ReadOut),
+    ),
+    (
+        "SSL_write_ex",
+        Library::OpenSsl,
+        Role::Move(TlsCall::WriteOut),
+    ),
+    // Both return 1 for bytes moved; the former 2 when there are no more.
+    (
+        "SSL_read_early_data",
+        Library::OpenSsl,
+        Role::Move(TlsCall::ReadOut),
+    ),
+    (
+        "SSL_write_early_data",
+        Library::OpenSsl,
+        Role::Move(TlsCall::WriteOut),
+    ),
+    // Since OpenSSL 3.0.
+    (
+        "SSL_sendfile",
+        Library::OpenSsl,
+        Role::Move(TlsCall::SendFile),
+    ),
+    // The first two call the third.
+    (
+        "SSL_accept",
+        Library::OpenSsl,
+        Role::Move(TlsCall::Handshake),
+    ),
+    (
+        "SSL_connect",
+        Library::OpenSsl,
+        Role::Move(TlsCall::Handshake),
+    ),
+    (
+        "SSL_do_handshake",
+        Library::OpenSsl,
+        Role::Move(TlsCall::Handshake),
+    ),
+    ("SSL_free", Library::OpenSsl, Role::End),
+    // lib/includes/gnutls/gnutls.h.in.
+    (
+        "gnutls_record_recv",
+        Library::GnuTls,
+        Role::Move(TlsCall::Read),
+    ),
+    (
+        "gnutls_record_recv_seq",
+        Library::GnuTls,
+        Role::Move(TlsCall::Read),
+    ),
+    (
+        "gnutls_record_recv_early_data",
+        Library::GnuTls,
+        Role::Move(TlsCall::Read),
+    ),
+    (
+        "gnutls_record_send",
+        Library::GnuTls,
+        Role::Move(TlsCall::Write),
+    ),
+    (
+        "gnutls_record_send2",
+        Library::GnuTls,
+        Role::Move(TlsCall::Write),
+    ),
+    (
+        "gnutls_record_send_range",
+        Library::GnuTls,
+        Role::Move(TlsCall::Write),
+    ),
+    (
+        "gnutls_record_send_file",
+        Library::GnuTls,
+        Role::Move(TlsCall::SendFile),
+    ),
+    // Sends, by calls of gnutls_record_send without a buffer, what calls with
+    // one have taken before.
+    (
+        "gnutls_record_uncork",
+        Library::GnuTls,
+        Role::Move(TlsCall::Flush),
+    ),
+    (
+        "gnutls_handshake",
+        Library::GnuTls,
+        Role::Move(TlsCall::Handshake),
+    ),
+    ("gnutls_deinit", Library::GnuTls, Role::End),
+];
+
+/// A function to probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFunction {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub role: Role,
+    /// Where in the file the probe goes.
+    pub offset: u64,
+    /// How the place was chosen.
+    pub placement: Placement,
+}
+
+/// What a file holds of TLS libraries; empty of most.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// The libraries.
+    pub libraries: Vec<Library>,
+    /// What to probe, in the order of their addresses.
+    pub functions: Vec<TlsFunction>,
+}
+
+/// A mapped file that holds a TLS library.
+#[derive(Clone, Debug)]
+pub struct TlsObject {
+    /// Which file, as the process's memory map shows it.
+    pub file: FileIdentity,
+    /// Its path inside the process's root.
+    pub path: PathBuf,
+    /// What is in it.
+    pub facts: TlsFacts,
+    handle: Arc<File>,
+}
+
+impl TlsObject {
+    /// A file, by the handle through which it was examined.
+    pub fn new(file: FileIdentity, path: PathBuf, facts: TlsFacts, handle: Arc<File>) -> Self {
+        TlsObject {
+            file,
+            path,
+            facts,
+            handle,
+        }
+    }
+
+    /// The path to hand to the kernel when attaching, valid in this process as
+    /// long as this object lives.
+    pub fn attach_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))
+    }
+
+    /// The libraries in it and its path, such as
+    /// `OpenSSL (/usr/lib/x86_64-linux-gnu/libssl.so.3)`.
+    pub fn describe(&self) -> String {
+        let names: Vec<String> = self
+            .facts
+            .libraries
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        format!("{} ({})", names.join(" + "), self.path.display())
+    }
+}
+
+/// Whether a function's name tells of a TLS library.
+pub fn is_of_interest(name: &str) -> bool {
+    name == BORING_MARK || FUNCTIONS.iter().any(|(known, _, _)| *known == name)
+}
+
+/// What a file with these functions holds.
+///
+/// # Errors
+/// Its code could not be read.
+pub fn examine<R: Read + Seek>(
+    file: &mut ElfFile<R>,
+    symbols: &[Symbol],
+) -> Result<TlsFacts, ElfError> {
+    let has = |name: &str| symbols.iter().any(|symbol| symbol.name == name);
+    let whole = |library: Library| match library {
+        Library::OpenSsl | Library::BoringSsl => has("SSL_read") && has("SSL_write"),
+        Library::GnuTls => has("gnutls_record_recv") && has("gnutls_record_send"),
+    };
+    let mut facts = TlsFacts::default();
+    // One name for each address: forms may share their code.
+    let mut chosen: BTreeMap<u64, (&Symbol, &'static str, Library, Role)> = BTreeMap::new();
+    for (name, library, role) in FUNCTIONS {
+        if !whole(library) {
+            continue;
+        }
+        for symbol in symbols.iter().filter(|symbol| symbol.name == name) {
+            chosen
+                .entry(symbol.address)
+                .or_insert((symbol, name, library, role));
+        }
+    }
+    for (address, (symbol, name, library, role)) in chosen {
+        let library = match library {
+            Library::OpenSsl | Library::BoringSsl if has(BORING_MARK) => Library::BoringSsl,
+            Library::OpenSsl | Library::BoringSsl | Library::GnuTls => library,
+        };
+        if !facts.libraries.contains(&library) {
+            facts.libraries.push(library);
+        }
+        let len = match usize::try_from(symbol.size) {
+            Ok(0) => place::SCAN_BYTES_UNSIZED,
+            Ok(size) => size.min(place::SCAN_BYTES_MAX),
+            Err(_) => place::SCAN_BYTES_MAX,
+        };
+        let code = file.code(address, len)?;
+        let placement = place::choose(&code, address, file.facts().machine, role.needs());
+        let offset = file
+            .code_offset(address.wrapping_add(placement.offset))
+            .unwrap_or(symbol.file_offset);
+        facts.functions.push(TlsFunction {
+            name,
+            role,
+            offset,
+            placement,
+        });
+    }
+    Ok(facts)
+}
