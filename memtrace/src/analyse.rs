@@ -14,7 +14,7 @@ use crate::{
         Lost, Mode, Outcomes, Overhead, Process, ReasonTotals, Report, RequestRow, Totals,
         Unattributed,
     },
-    store::{self, EndpointKey, EndpointTotals, ProcessTotals, SettledRequest, Store},
+    store::{self, EndpointKey, EndpointTotals, ProcessTotals, SettledRequest, Store, Sum, Unseen},
 };
 
 /// What a report says about the capture itself, beside what was counted.
@@ -32,6 +32,12 @@ pub struct CaptureFacts {
 pub fn report(store: &Store, facts: &CaptureFacts) -> Report {
     let duration_ns = store.duration_ns();
     let processes: Vec<Process> = store.processes().map(process).collect();
+    let mut incomplete: Vec<String> = processes
+        .iter()
+        .flat_map(|process| process.incomplete.clone())
+        .collect();
+    incomplete.sort();
+    incomplete.dedup();
     // Figures of a damaged or made-up capture may be of any size.
     let sum = |figure: fn(&Process) -> u64| total(processes.iter().map(figure));
     let alloc_bytes = sum(|process| process.alloc_bytes);
@@ -90,6 +96,24 @@ pub fn report(store: &Store, facts: &CaptureFacts) -> Report {
              earlier block was taken as freed"
         ));
     }
+    let mut unseen = Unseen::default();
+    store
+        .processes()
+        .for_each(|totals| unseen.merge(totals.unseen));
+    if unseen.frees {
+        notes.push(
+            "what a garbage collector takes back is not seen: of its heap, figures of what was \
+             held, kept or freed know nothing, and are marked ≥"
+                .to_owned(),
+        );
+    }
+    if unseen.volume {
+        notes.push(
+            "of the heap that PHP keeps for a request only the extent is known: it is part of \
+             the peak, and of no figure of what was allocated or freed, which are marked ≥"
+                .to_owned(),
+        );
+    }
     Report {
         schema: report::SCHEMA.to_owned(),
         capture: Capture {
@@ -124,6 +148,7 @@ pub fn report(store: &Store, facts: &CaptureFacts) -> Report {
                     .filter(|totals| !totals.ended)
                     .map(|totals| totals.live_bytes),
             ),
+            incomplete,
         },
         findings: findings(&endpoints),
         processes,
@@ -212,7 +237,35 @@ fn process(totals: &ProcessTotals) -> Process {
         free_count: totals.freed.count + totals.freed_unknown_count,
         free_unknown_count: totals.freed_unknown_count,
         live_bytes: totals.live_bytes,
+        incomplete: incomplete(
+            totals.unseen,
+            &["alloc_count"],
+            &["free_bytes", "free_count", "live_bytes"],
+            &[
+                "alloc_bytes",
+                "alloc_count",
+                "free_bytes",
+                "free_count",
+                "live_bytes",
+            ],
+        ),
     }
+}
+
+/// The fields that leave something out: for each kind of it, those that do.
+fn incomplete(unseen: Unseen, counts: &[&str], frees: &[&str], volume: &[&str]) -> Vec<String> {
+    let mut names: Vec<String> = [
+        (unseen.counts, counts),
+        (unseen.frees, frees),
+        (unseen.volume, volume),
+    ]
+    .into_iter()
+    .filter(|(is_unseen, _)| *is_unseen)
+    .flat_map(|(_, names)| names.iter().map(ToString::to_string))
+    .collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 fn endpoint(key: &EndpointKey, totals: &EndpointTotals, alloc_bytes_all: u64) -> Endpoint {
@@ -247,7 +300,7 @@ fn endpoint(key: &EndpointKey, totals: &EndpointTotals, alloc_bytes_all: u64) ->
         attribution: How::ALL
             .iter()
             .map(|how| (how, totals.by_rule[how.index()]))
-            .filter(|(_, sum)| sum.count != 0)
+            .filter(|(_, sum)| *sum != Sum::default())
             .map(|(how, sum)| {
                 let attribution = Attribution {
                     alloc_bytes: sum.bytes,
@@ -257,6 +310,12 @@ fn endpoint(key: &EndpointKey, totals: &EndpointTotals, alloc_bytes_all: u64) ->
             })
             .collect(),
         stacks: Vec::new(),
+        incomplete: incomplete(
+            totals.unseen,
+            &["alloc_count"],
+            &["free_bytes", "free_count", "peak_bytes", "retained_bytes"],
+            &["alloc_bytes", "alloc_count", "free_bytes", "free_count"],
+        ),
     }
 }
 
@@ -300,10 +359,12 @@ fn distribution(values: &store::Distribution) -> Distribution {
 
 fn unattributed(store: &Store, alloc_bytes_all: u64) -> Unattributed {
     let mut all = Unattributed::default();
+    let mut unseen = Unseen::default();
     for (reason, totals) in store.unattributed() {
-        if totals.allocated.count == 0 && totals.live_bytes == 0 {
+        if totals.allocated == Sum::default() && totals.live_bytes == 0 {
             continue;
         }
+        unseen.merge(totals.unseen);
         all.alloc_bytes = all.alloc_bytes.saturating_add(totals.allocated.bytes);
         all.alloc_count += totals.allocated.count;
         all.live_bytes = all.live_bytes.saturating_add(totals.live_bytes);
@@ -336,6 +397,12 @@ fn unattributed(store: &Store, alloc_bytes_all: u64) -> Unattributed {
         .collect();
     all.ambiguous
         .sort_by(|a, b| (b.alloc_bytes, &a.candidates).cmp(&(a.alloc_bytes, &b.candidates)));
+    all.incomplete = incomplete(
+        unseen,
+        &["alloc_count"],
+        &["live_bytes"],
+        &["alloc_bytes", "alloc_count"],
+    );
     all
 }
 

@@ -24,6 +24,7 @@
 
 mod attributed;
 mod connection;
+mod counter;
 mod process;
 mod reason;
 mod strand;
@@ -35,7 +36,7 @@ pub use attributed::{
 };
 pub use reason::Reason;
 
-use memtrace_common::event::{ContextKind, WaitKind};
+use memtrace_common::event::{ContextKind, CounterKind, WaitKind};
 
 use crate::{
     event::{Data, Direction, Event, EventBody},
@@ -43,6 +44,7 @@ use crate::{
     message::Message,
 };
 use connection::{AfterWrite, Caller, ConnRef, Connections, Moment, Turn};
+use counter::Counters;
 use process::Processes;
 use strand::{Accepted, BETWEEN, Origin, Reading, StrandId, Strands, Thread};
 use tls::{Call, Moved};
@@ -50,6 +52,8 @@ use work::Doing;
 
 /// The name under which connections that could not be followed are counted.
 pub const LOSS_CONNECTIONS_FULL: &str = "connections_full";
+/// The name under which readings of counters are counted that cannot be right.
+pub const LOSS_COUNTER_IMPLAUSIBLE: &str = "counter_implausible";
 
 /// The state from which the next event is judged.
 #[derive(Debug, Default)]
@@ -57,7 +61,9 @@ pub struct Attributor {
     processes: Processes,
     strands: Strands,
     connections: Connections,
+    counters: Counters,
     overflow_told: u64,
+    implausible_told: u64,
     /// Messages whose cause, the next event, is not known yet.
     messages: Vec<Said>,
 }
@@ -209,6 +215,7 @@ impl Attributor {
                         self.processes.forked(pid, child, out);
                     }
                 } else {
+                    self.counters.begin(*child_tid, ts_ns);
                     self.thread_begins(tid, *child_tid, out);
                 }
             }
@@ -220,16 +227,34 @@ impl Attributor {
             }
             EventBody::Exit { process } => {
                 self.strands.end_thread(tid, out);
+                self.counters.end(tid);
                 if *process {
                     self.end_process(pid, ts_ns, out);
                 }
             }
             EventBody::Mapped | EventBody::CgroupMove | EventBody::Clock => {}
+            EventBody::Counter {
+                kind: CounterKind::ThreadAllocated,
+                value,
+                peak: _,
+            } => {
+                let bytes = self.counters.advance(tid, *value, ts_ns);
+                if bytes != 0 {
+                    self.managed(pid, tid, bytes, None, out);
+                }
+            }
+            EventBody::Counter {
+                kind: CounterKind::RequestHeap,
+                value: _,
+                peak,
+            } => self.request_heap(pid, tid, *peak, out),
+            EventBody::ManagedAlloc {
+                size,
+                type_address: _,
+            } => self.managed(pid, tid, *size, Some(1), out),
             EventBody::Wake(_)
             | EventBody::Sleep(_)
             | EventBody::Woken(_)
-            | EventBody::Counter { .. }
-            | EventBody::ManagedAlloc { .. }
             | EventBody::TypeName { .. } => {}
             EventBody::Context {
                 context,
@@ -265,6 +290,13 @@ impl Attributor {
             out.push(Attributed::Loss {
                 cause: LOSS_CONNECTIONS_FULL.to_owned(),
                 total: self.overflow_told,
+            });
+        }
+        if self.counters.implausible != self.implausible_told {
+            self.implausible_told = self.counters.implausible;
+            out.push(Attributed::Loss {
+                cause: LOSS_COUNTER_IMPLAUSIBLE.to_owned(),
+                total: self.implausible_told,
             });
         }
     }
@@ -336,6 +368,38 @@ impl Attributor {
             process,
             credit.unwrap_or(Credit::Reason(Reason::BackgroundThread)),
         )
+    }
+
+    /// A thread was given memory of a heap whose frees are not seen: in so many
+    /// blocks, or in nobody knows how many since it last told.
+    fn managed(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        bytes: u64,
+        blocks: Option<u64>,
+        out: &mut Vec<Attributed>,
+    ) {
+        let (process, credit) = self.credit(pid, tid, out);
+        out.push(Attributed::Managed {
+            process,
+            bytes,
+            blocks,
+            credit,
+        });
+    }
+
+    /// The heap that a process keeps for one request at a time is given up: it
+    /// was that of the request which its thread turned to last.
+    fn request_heap(&mut self, pid: u32, tid: u32, peak: u64, out: &mut Vec<Attributed>) {
+        let process = self.processes.of_pid(pid, out);
+        if let Some(request) = self.strands.take_latest(tid) {
+            out.push(Attributed::RequestHeap {
+                process,
+                request,
+                peak_bytes: peak,
+            });
+        }
     }
 
     /// Makes sure that the thread is known.

@@ -128,6 +128,10 @@ pub struct Totals {
     pub free_unknown_count: u64,
     /// Bytes allocated during the trace and not freed when it ended.
     pub live_bytes: u64,
+    /// Figures that say too little, by the names of their fields: the runtime
+    /// does not tell all that they should hold.
+    #[serde(default)]
+    pub incomplete: Vec<String>,
 }
 
 /// A traced process. A pid is reused, so `start_ns` is part of its identity.
@@ -165,6 +169,10 @@ pub struct Process {
     pub free_unknown_count: u64,
     /// Bytes allocated during the trace and not freed when it ended.
     pub live_bytes: u64,
+    /// Figures that say too little, by the names of their fields: the runtime
+    /// does not tell all that they should hold.
+    #[serde(default)]
+    pub incomplete: Vec<String>,
 }
 
 /// A quantity over the requests of one endpoint, in the unit that the field's
@@ -212,7 +220,8 @@ pub struct Endpoint {
     pub alloc_bytes: Distribution,
     /// Allocations of a request.
     pub alloc_count: Distribution,
-    /// Largest sum of bytes that a request held at one time.
+    /// Largest sum of bytes that a request held at one time: that of its blocks,
+    /// and that of the heap that its runtime kept for it, if it did (PHP).
     pub peak_bytes: Distribution,
     /// Bytes still live `capture.retain_ns` after their request ended.
     pub retained_bytes: Distribution,
@@ -233,6 +242,10 @@ pub struct Endpoint {
     pub attribution: BTreeMap<String, Attribution>,
     /// Where its allocations come from, most bytes first.
     pub stacks: Vec<Stack>,
+    /// Figures that say too little, by the names of their fields: the runtime
+    /// does not tell all that they should hold.
+    #[serde(default)]
+    pub incomplete: Vec<String>,
 }
 
 /// The allocations that one rule attributed.
@@ -346,6 +359,10 @@ pub struct Unattributed {
     /// What the reason `ambiguous` is made of, most bytes first.
     #[serde(default)]
     pub ambiguous: Vec<Ambiguous>,
+    /// Figures that say too little, by the names of their fields: the runtime
+    /// does not tell all that they should hold.
+    #[serde(default)]
+    pub incomplete: Vec<String>,
 }
 
 /// Allocations on whose request two rules disagree.

@@ -21,6 +21,7 @@ pub use settled::SettledRequest;
 use totals::Account;
 pub use totals::{
     ByRule, ConnectionTotals, EndpointKey, EndpointTotals, ProcessTotals, ReasonTotals, Sum,
+    Unseen,
 };
 
 use crate::{
@@ -261,6 +262,17 @@ impl Store {
                     self.alloc(process.0 as usize, addr, size, credit);
                 }
             }
+            Attributed::Managed {
+                process,
+                bytes,
+                blocks,
+                credit,
+            } => self.managed(process.0 as usize, bytes, blocks, credit),
+            Attributed::RequestHeap {
+                process,
+                request,
+                peak_bytes,
+            } => self.request_heap(process.0 as usize, request, peak_bytes),
             Attributed::WorkBegin { work, presumed } => {
                 let presumed = match presumed {
                     Owner::Request(claim) => match self.requests.get_mut(&claim.request) {
@@ -443,9 +455,7 @@ impl Store {
     pub fn unattributed(&self) -> [(Reason, ReasonTotals); Reason::ALL.len()] {
         let mut reasons = self.reasons;
         let mut add = |reason: Reason, account: &Account| {
-            let totals = &mut reasons[reason.index()];
-            totals.allocated.merge(account.allocated);
-            totals.live_bytes = totals.live_bytes.saturating_add(account.live_bytes);
+            reasons[reason.index()].add(account);
         };
         for work in self.open_works.values() {
             match work.presumed {
@@ -516,6 +526,70 @@ impl Store {
                     }
                 }
             }
+        }
+    }
+
+    /// Memory whose frees are not seen: it is in no one's live sum.
+    fn managed(&mut self, process: usize, bytes: u64, blocks: Option<u64>, credit: Credit) {
+        let credit = self.standing(credit);
+        let account = Account {
+            managed: Sum {
+                bytes,
+                count: blocks.unwrap_or(0),
+            },
+            unseen: Unseen {
+                counts: blocks.is_none(),
+                frees: true,
+                volume: false,
+            },
+            ..Account::default()
+        };
+        let Some((totals, _)) = self.processes.get_mut(process) else {
+            return;
+        };
+        totals.allocated.merge(account.managed);
+        totals.unseen.merge(account.unseen);
+        let of_request = |request: &mut Request, how: How| {
+            request.account.merge(account);
+            request.by_rule[how.index()].merge(account.managed);
+        };
+        let id = match credit {
+            Credit::Reason(reason) => {
+                self.reasons[reason.index()].add(&account);
+                return;
+            }
+            Credit::Work(id) => id,
+        };
+        if let Some(work) = self.open_works.get_mut(&id) {
+            work.account.merge(account);
+            if let Owner::Request(claim) = work.presumed
+                && let Some(request) = self.requests.get_mut(&claim.request)
+            {
+                of_request(request, claim.how);
+            }
+        } else if let Some(settled) = self.settled_works.get(&id) {
+            match settled.holder {
+                Holder::Request(request) => {
+                    if let Some(request) = self.requests.get_mut(&request) {
+                        of_request(request, How::Afterwards);
+                    }
+                }
+                Holder::Reason(reason) => self.reasons[reason.index()].add(&account),
+            }
+        }
+    }
+
+    fn request_heap(&mut self, process: usize, id: RequestId, peak_bytes: u64) {
+        let unseen = Unseen {
+            volume: true,
+            ..Unseen::default()
+        };
+        if let Some((totals, _)) = self.processes.get_mut(process) {
+            totals.unseen.merge(unseen);
+        }
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.account.heap_peak_bytes = request.account.heap_peak_bytes.max(peak_bytes);
+            request.account.unseen.merge(unseen);
         }
     }
 
@@ -657,11 +731,11 @@ impl Store {
             if owner == presumed {
                 return owner;
             }
-            request.by_rule[claim.how.index()].take_out(account.allocated);
+            request.by_rule[claim.how.index()].take_out(account.all());
             if let Owner::Request(proof) = owner
                 && proof.request == claim.request
             {
-                request.by_rule[proof.how.index()].merge(account.allocated);
+                request.by_rule[proof.how.index()].merge(account.all());
                 return owner;
             }
             request.account.take_out(account);
@@ -670,7 +744,7 @@ impl Store {
             Owner::Request(claim) => match self.requests.get_mut(&claim.request) {
                 Some(request) => {
                     request.account.merge(account);
-                    request.by_rule[claim.how.index()].merge(account.allocated);
+                    request.by_rule[claim.how.index()].merge(account.all());
                     owner
                 }
                 None => self.reassign_to_reason(Reason::EndedRequest, account),
@@ -680,9 +754,7 @@ impl Store {
     }
 
     fn reassign_to_reason(&mut self, reason: Reason, account: Account) -> Owner {
-        let totals = &mut self.reasons[reason.index()];
-        totals.allocated.merge(account.allocated);
-        totals.live_bytes = totals.live_bytes.saturating_add(account.live_bytes);
+        self.reasons[reason.index()].add(&account);
         Owner::Reason(reason)
     }
 
@@ -693,7 +765,7 @@ impl Store {
         let Some(work) = self.open_works.get(&id) else {
             return;
         };
-        let allocated = work.account.allocated;
+        let allocated = work.account.all();
         let known = match work.presumed {
             Owner::Request(claim) => self.requests.contains_key(&claim.request),
             Owner::Reason(_) => true,
@@ -808,9 +880,7 @@ impl Store {
     /// Adds a request to the reason why it has no endpoint, which also answers
     /// for its live blocks from then on.
     fn finalise_void(&mut self, id: RequestId, request: &Request, reason: Reason) {
-        let totals = &mut self.reasons[reason.index()];
-        totals.allocated.merge(request.account.allocated);
-        totals.live_bytes = totals.live_bytes.saturating_add(request.account.live_bytes);
+        self.reasons[reason.index()].add(&request.account);
         for work in &request.works {
             if let Some(settled) = self.settled_works.get_mut(work)
                 && settled.holder == Holder::Request(id)

@@ -12,6 +12,7 @@ mod events;
 #[path = "hostile/model.rs"]
 mod model;
 
+use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,7 @@ use memtrace::event::{Event, EventBody, RawEvent};
 use memtrace::pipeline::{Pipeline, RETAIN_NS_DEFAULT};
 use memtrace::replay;
 use memtrace::report::Report;
+use memtrace_common::event::CounterKind;
 use proptest::prelude::*;
 
 use checks::{adds_up, prints, to_json};
@@ -78,6 +80,35 @@ fn scratch_file(name: &str) -> PathBuf {
     directory.join(format!("{name}-{}.memtrace", std::process::id()))
 }
 
+/// Bytes by which a thread's counter says that it has allocated more than it
+/// said before; its beginning counts as a reading, if that was seen.
+fn counted(counters: &mut HashMap<u32, u64>, event: &Event) -> u64 {
+    match event.body {
+        EventBody::Fork {
+            child_tid,
+            process: false,
+            ..
+        } => {
+            counters.insert(child_tid, 0);
+        }
+        EventBody::Exit { .. } => {
+            counters.remove(&event.tid);
+        }
+        EventBody::Counter {
+            kind: CounterKind::ThreadAllocated,
+            value,
+            peak: _,
+        } => {
+            let largest = counters.entry(event.tid).or_insert(value);
+            let before = *largest;
+            *largest = before.max(value);
+            return *largest - before;
+        }
+        _ => {}
+    }
+    0
+}
+
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,
@@ -94,6 +125,7 @@ proptest! {
     fn no_byte_is_lost_or_counted_twice(events in events::traces(), watched in 0..80_usize) {
         let mut pipeline = Pipeline::new(RETAIN_NS_DEFAULT);
         let (mut bytes, mut blocks) = (0, 0);
+        let mut counters = HashMap::new();
         for (index, event) in said(events).into_iter().enumerate() {
             if let EventBody::Alloc { size, .. } = event.body {
                 bytes += size;
@@ -105,6 +137,11 @@ proptest! {
                 bytes += size;
                 blocks += 1;
             }
+            if let EventBody::ManagedAlloc { size, .. } = event.body {
+                bytes += size;
+                blocks += 1;
+            }
+            bytes += counted(&mut counters, &event);
             pipeline.event(&event);
             if index == watched {
                 adds_up(&pipeline.report(&CaptureFacts::default()));

@@ -183,6 +183,28 @@ pub enum Attributed {
         /// To whom the new block belongs.
         credit: Credit,
     },
+    /// Memory was handed out by a heap whose frees are not seen (a garbage
+    /// collector's).
+    Managed {
+        /// In which process.
+        process: ProcessIndex,
+        /// How much.
+        bytes: u64,
+        /// In how many blocks; none: that is not known.
+        blocks: Option<u64>,
+        /// To whom it belongs.
+        credit: Credit,
+    },
+    /// The heap that a runtime keeps for one request was given up whole; what
+    /// was allocated in it is not seen.
+    RequestHeap {
+        /// In which process.
+        process: ProcessIndex,
+        /// Whose it was.
+        request: RequestId,
+        /// Most bytes in use in it at one time.
+        peak_bytes: u64,
+    },
     /// A stretch of work begins whose owner may become known later.
     WorkBegin {
         /// Its number.

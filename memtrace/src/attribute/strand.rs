@@ -64,6 +64,8 @@ pub struct Thread {
     pub waits_in: Option<u64>,
     /// What it moved last on a socket, as long as it has not waited.
     pub moved: Option<Moved>,
+    /// The request that it turned to last.
+    pub latest: Option<RequestId>,
 }
 
 /// A connection that a thread has accepted.
@@ -168,6 +170,7 @@ impl Strands {
             entered: 0,
             waits_in: None,
             moved: None,
+            latest: None,
         });
         thread.process = process;
         thread
@@ -333,6 +336,16 @@ impl Strands {
         if let Some((doing, works)) = self.split(strand) {
             works.turn(doing, next, proven, out);
         }
+        if let (StrandId::Thread(tid), Some(request)) = (strand, next.claimed())
+            && let Some(thread) = self.threads.get_mut(&tid)
+        {
+            thread.latest = Some(request);
+        }
+    }
+
+    /// The request that the thread turned to last, once.
+    pub fn take_latest(&mut self, tid: u32) -> Option<RequestId> {
+        self.threads.get_mut(&tid)?.latest.take()
     }
 
     /// A request has begun.

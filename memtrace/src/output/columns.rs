@@ -4,7 +4,9 @@
 //! of their cells. It draws nothing.
 
 use crate::output::sort::Sort;
-use crate::output::text::{bytes, bytes_mean, count, count_mean, duration_mean, percent, width};
+use crate::output::text::{
+    at_least, bytes, bytes_mean, count, count_mean, duration_mean, percent, width,
+};
 use crate::report::{Distribution, Endpoint};
 
 /// Spaces between columns.
@@ -98,7 +100,7 @@ impl Column {
 
     /// An endpoint's figure.
     pub fn cell(self, endpoint: &Endpoint) -> String {
-        match self {
+        let shown = match self {
             Column::Requests => count(endpoint.requests),
             Column::AllocMean => mean(&endpoint.alloc_bytes, bytes_mean),
             Column::AllocP99 => bytes(endpoint.alloc_bytes.p99),
@@ -108,6 +110,20 @@ impl Column {
             Column::DurationMean => duration_mean(endpoint.duration_ns.mean),
             Column::AllocTotal => bytes(endpoint.alloc_bytes.total),
             Column::Share => percent(endpoint.share_of_alloc),
+        };
+        at_least(shown, self.field(), &endpoint.incomplete)
+    }
+
+    /// The field of the report that it shows.
+    const fn field(self) -> &'static str {
+        match self {
+            Column::Requests => "requests",
+            Column::AllocMean | Column::AllocP99 | Column::AllocTotal => "alloc_bytes",
+            Column::CountMean => "alloc_count",
+            Column::RetainedMean => "retained_bytes",
+            Column::PeakP99 => "peak_bytes",
+            Column::DurationMean => "duration_ns",
+            Column::Share => "share_of_alloc",
         }
     }
 }

@@ -11,7 +11,7 @@
 //! Losses come first, as everywhere. Other columns are named as in the JSON,
 //! with dots as underscores, and keep their order: new ones are added at the
 //! end. A cell that does not apply to the row's kind is empty. `status` holds
-//! `200:10 404:2`.
+//! `200:10 404:2`, `incomplete` the names of the figures that say too little.
 //!
 //! Text of the target is escaped as on a terminal, and quoted as CSV demands.
 //! It is not guarded against spreadsheets that take a leading `=` for a
@@ -67,7 +67,7 @@ const FIRST: [&str; 14] = [
 ];
 
 /// Columns after the distributions.
-const LAST: [&str; 3] = ["free_bytes", "free_count", "live_bytes"];
+const LAST: [&str; 4] = ["free_bytes", "free_count", "live_bytes", "incomplete"];
 
 /// Writes the report; lines end in a newline alone.
 pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
@@ -154,6 +154,7 @@ fn endpoint(endpoint: &Endpoint) -> Row {
         cell("share_of_alloc", endpoint.share_of_alloc),
         cell("free_bytes", endpoint.free_bytes),
         cell("free_count", endpoint.free_count),
+        cell("incomplete", endpoint.incomplete.join(" ")),
     ];
     let distributions: [&Distribution; DISTRIBUTIONS.len()] = [
         &endpoint.alloc_bytes,
@@ -256,12 +257,13 @@ mod tests {
     #[test]
     fn the_columns_stay_where_they_are() {
         let columns = columns();
-        assert_eq!(columns.len(), 14 + 7 * 8 + 3);
+        assert_eq!(columns.len(), 14 + 7 * 8 + 4);
         assert_eq!(columns[0], "kind");
         assert_eq!(columns[5], "route");
         assert_eq!(columns[14], "alloc_bytes_total");
         assert_eq!(columns[30], "peak_bytes_total");
         assert_eq!(columns[72], "live_bytes");
+        assert_eq!(columns[73], "incomplete");
         let mut distinct = columns.clone();
         distinct.sort();
         distinct.dedup();

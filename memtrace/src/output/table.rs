@@ -16,7 +16,7 @@ use comfy_table::{
 use crate::output::columns::{Column, GAP, Layout};
 use crate::output::sort::Sort;
 use crate::output::text::{
-    bytes, count, count_mean, cut_middle, duration, escape, percent, plural, width, wrap,
+    at_least, bytes, count, count_mean, cut_middle, duration, escape, percent, plural, width, wrap,
 };
 use crate::output::words::{
     allocated, connections, endpoint_name, endpoint_remarks, http_trouble, measured, no_requests,
@@ -241,10 +241,11 @@ impl Page {
 
     fn unattributed(&self, report: &Report, out: &mut impl Write) -> io::Result<()> {
         let all = &report.unattributed;
+        let figure = |shown, field| at_least(shown, field, &all.incomplete);
         let summary = format!(
             "{} in {}, {} of all bytes",
-            bytes(all.alloc_bytes),
-            plural(all.alloc_count, "allocation"),
+            figure(bytes(all.alloc_bytes), "alloc_bytes"),
+            figure(plural(all.alloc_count, "allocation"), "alloc_count"),
             percent(all.share_of_alloc)
         );
         self.heading("WITHOUT A REQUEST", &summary, out)?;
@@ -269,9 +270,9 @@ impl Page {
             let text = reason_text(reason);
             table.add_row([
                 Cell::new(escape(reason)),
-                right(bytes(totals.alloc_bytes)),
-                right(count(totals.alloc_count)),
-                right(bytes(totals.live_bytes)),
+                right(figure(bytes(totals.alloc_bytes), "alloc_bytes")),
+                right(figure(count(totals.alloc_count), "alloc_count")),
+                right(figure(bytes(totals.live_bytes), "live_bytes")),
                 right(percent(totals.share_of_alloc)),
                 Cell::new(if text == reason { "" } else { text }),
             ]);
@@ -306,12 +307,13 @@ impl Page {
                 what.push("no allocator probed".to_string());
             }
             what.retain(|part| !part.is_empty());
+            let figure = |shown, field| at_least(shown, field, &process.incomplete);
             table.add_row([
                 right(process.pid),
-                right(bytes(process.alloc_bytes)),
-                right(count(process.alloc_count)),
-                right(count(process.free_count)),
-                right(bytes(process.live_bytes)),
+                right(figure(bytes(process.alloc_bytes), "alloc_bytes")),
+                right(figure(count(process.alloc_count), "alloc_count")),
+                right(figure(count(process.free_count), "free_count")),
+                right(figure(bytes(process.live_bytes), "live_bytes")),
                 Cell::new(what.join(", ")),
             ]);
         }

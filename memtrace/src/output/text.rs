@@ -136,6 +136,15 @@ pub fn count_mean(value: f64) -> String {
     }
 }
 
+/// A figure as it is shown if it may be among those that say too little.
+pub fn at_least(shown: String, field: &str, incomplete: &[String]) -> String {
+    if incomplete.iter().any(|name| name == field) {
+        format!("≥{shown}")
+    } else {
+        shown
+    }
+}
+
 /// `one` thing or several: `1 request`, `2 requests`.
 pub fn plural(number: u64, one: &str) -> String {
     let ending = if number == 1 { "" } else { "s" };

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::output::text::{bytes, count, duration, escape, percent, plural};
+use crate::output::text::{at_least, bytes, count, duration, escape, percent, plural};
 use crate::report::{Endpoint, Mode, Process, Report};
 
 /// Pids that are listed by number; of more, only the first ones are.
@@ -240,11 +240,12 @@ pub fn measured(report: &Report) -> String {
 /// What all processes allocated.
 pub fn allocated(report: &Report) -> String {
     let totals = &report.totals;
+    let figure = |shown, field| at_least(shown, field, &totals.incomplete);
     format!(
         "{} in {}; {} of it still live",
-        bytes(totals.alloc_bytes),
-        plural(totals.alloc_count, "allocation"),
-        bytes(totals.live_bytes)
+        figure(bytes(totals.alloc_bytes), "alloc_bytes"),
+        figure(plural(totals.alloc_count, "allocation"), "alloc_count"),
+        figure(bytes(totals.live_bytes), "live_bytes")
     )
 }
 

@@ -81,8 +81,8 @@ impl Store {
                     response_bytes,
                 }
             }),
-            allocated: request.account.allocated,
-            peak_bytes: request.account.peak_bytes,
+            allocated: request.account.all(),
+            peak_bytes: request.account.peak(),
             retained_bytes: request.account.live_bytes,
             by_rule: request.by_rule,
         });

@@ -36,8 +36,35 @@ pub struct ProcessTotals {
     pub tls_connections: u64,
     /// Those of them whose plaintext was seen.
     pub tls_read: u64,
+    /// What the figures leave out.
+    pub unseen: Unseen,
     /// It has ended.
     pub ended: bool,
+}
+
+/// What figures leave out because a runtime does not tell it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unseen {
+    /// Into how many blocks some bytes were divided.
+    pub counts: bool,
+    /// When some bytes were given back.
+    pub frees: bool,
+    /// What was allocated in a heap of which only the extent is known.
+    pub volume: bool,
+}
+
+impl Unseen {
+    /// Either leaves it out.
+    pub fn merge(&mut self, other: Unseen) {
+        let Unseen {
+            counts,
+            frees,
+            volume,
+        } = other;
+        self.counts |= counts;
+        self.frees |= frees;
+        self.volume |= volume;
+    }
 }
 
 /// Bytes and blocks.
@@ -76,9 +103,27 @@ pub(super) struct Account {
     pub(super) freed: Sum,
     pub(super) live_bytes: u64,
     pub(super) peak_bytes: u64,
+    /// Memory whose frees are not seen: part of none of the above.
+    pub(super) managed: Sum,
+    /// Most bytes in use in the runtime's heap for this request.
+    pub(super) heap_peak_bytes: u64,
+    pub(super) unseen: Unseen,
 }
 
 impl Account {
+    /// Everything allocated.
+    pub(super) fn all(&self) -> Sum {
+        let mut all = self.allocated;
+        all.merge(self.managed);
+        all
+    }
+
+    /// Most bytes held: the peaks of the blocks and of the runtime's heap, which
+    /// need not have been at the same time.
+    pub(super) fn peak(&self) -> u64 {
+        self.peak_bytes.saturating_add(self.heap_peak_bytes)
+    }
+
     pub(super) fn alloc(&mut self, size: u64) {
         self.allocated.add(size);
         self.live_bytes = self.live_bytes.saturating_add(size);
@@ -99,12 +144,16 @@ impl Account {
             .peak_bytes
             .max(self.live_bytes.saturating_add(other.peak_bytes));
         self.live_bytes = self.live_bytes.saturating_add(other.live_bytes);
+        self.managed.merge(other.managed);
+        self.heap_peak_bytes = self.heap_peak_bytes.max(other.heap_peak_bytes);
+        self.unseen.merge(other.unseen);
     }
 
     /// Gives up a part that turned out to be another's. How large the peak was
     /// without it is not known: it stays, but for what was never its own.
     pub(super) fn take_out(&mut self, other: Account) {
         self.allocated.take_out(other.allocated);
+        self.managed.take_out(other.managed);
         self.freed.take_out(other.freed);
         self.live_bytes = self.live_bytes.saturating_sub(other.live_bytes);
         self.peak_bytes = self.peak_bytes.min(self.allocated.bytes);
@@ -118,6 +167,16 @@ pub struct ReasonTotals {
     pub allocated: Sum,
     /// Of them, requested bytes that are live.
     pub live_bytes: u64,
+    /// What the figures leave out.
+    pub unseen: Unseen,
+}
+
+impl ReasonTotals {
+    pub(super) fn add(&mut self, account: &Account) {
+        self.allocated.merge(account.all());
+        self.live_bytes = self.live_bytes.saturating_add(account.live_bytes);
+        self.unseen.merge(account.unseen);
+    }
 }
 
 /// What tells endpoints apart.
@@ -162,6 +221,8 @@ pub struct EndpointTotals {
     pub request_bytes: Distribution,
     /// Bytes sent, by request.
     pub response_bytes: Distribution,
+    /// What the figures leave out.
+    pub unseen: Unseen,
 }
 
 /// Connections, counted.
@@ -200,11 +261,15 @@ impl EndpointTotals {
 
     /// A request that has ended; what it retains is not known yet.
     pub(super) fn add_answered(&mut self, request: &Request, end: End) {
+        let allocated = request.account.all();
         let Account {
-            allocated,
+            allocated: _,
+            managed: _,
             freed,
             live_bytes: _,
-            peak_bytes,
+            peak_bytes: _,
+            heap_peak_bytes: _,
+            unseen,
         } = request.account;
         self.requests += 1;
         *self.outcomes.entry(end.outcome).or_default() += 1;
@@ -216,7 +281,8 @@ impl EndpointTotals {
         self.freed.merge(freed);
         self.alloc_bytes.record(allocated.bytes);
         self.alloc_count.record(allocated.count);
-        self.peak_bytes.record(peak_bytes);
+        self.peak_bytes.record(request.account.peak());
+        self.unseen.merge(unseen);
         self.duration_ns
             .record(end.at_ns.saturating_sub(request.begin_ns));
         self.request_bytes.record(end.request_bytes);
@@ -231,9 +297,10 @@ impl EndpointTotals {
         if let Some(status) = request.status {
             *self.status.entry(status).or_default() += 1;
         }
-        self.allocated.merge(request.account.allocated);
+        self.allocated.merge(request.account.all());
         self.add_by_rule(&request.by_rule);
         self.freed.merge(request.account.freed);
+        self.unseen.merge(request.account.unseen);
     }
 
     fn add_by_rule(&mut self, by_rule: &ByRule) {

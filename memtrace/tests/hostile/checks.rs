@@ -171,9 +171,12 @@ fn endpoint_adds_up(endpoint: &Endpoint) {
         assert!(p50 <= p90 && p90 <= p99 && p99 <= max, "{distribution:?}");
         assert!(max <= total, "{distribution:?}");
     }
-    // Held at one time is at most what was allocated; retained is held.
-    assert!(peak_bytes.max <= alloc_bytes.max, "{endpoint:?}");
-    assert!(peak_bytes.total <= alloc_bytes.total, "{endpoint:?}");
+    // Held at one time is at most what was allocated, if all of that is known;
+    // retained is held.
+    if !endpoint.incomplete.contains(&"alloc_bytes".to_owned()) {
+        assert!(peak_bytes.max <= alloc_bytes.max, "{endpoint:?}");
+        assert!(peak_bytes.total <= alloc_bytes.total, "{endpoint:?}");
+    }
     assert!(retained_bytes.max <= peak_bytes.max, "{endpoint:?}");
     assert!(retained_bytes.total <= peak_bytes.total, "{endpoint:?}");
     assert!(

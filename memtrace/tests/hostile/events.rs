@@ -259,6 +259,8 @@ fn of_runtimes() -> impl Strategy<Value = EventBody> {
         1 => handover().prop_map(EventBody::Woken),
         1 => (counter, 0..9_000_u64, 0..9_000_u64)
             .prop_map(|(kind, value, peak)| EventBody::Counter { kind, value, peak }),
+        1 => (0..9_000_u64, 0..3_u64)
+            .prop_map(|(size, type_address)| EventBody::ManagedAlloc { size, type_address }),
         1 => Just(EventBody::TypeName { type_address: 16, name: "[]uint8".to_owned() }),
         1 => Just(EventBody::TlsEnd { session: 0x40 }),
         1 => any::<(bool, bool)>().prop_map(|(used, handshake)| EventBody::TlsCall {

@@ -12,7 +12,9 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, Wrap};
 
 use crate::output::columns::{Column, GAP, Layout};
 use crate::output::live::keys::{HELP, ViewState};
-use crate::output::text::{bytes, count, count_mean, cut_middle, duration, escape, percent, width};
+use crate::output::text::{
+    at_least, bytes, count, count_mean, cut_middle, duration, escape, percent, width,
+};
 use crate::output::words::{
     endpoint_name, endpoint_remarks, no_requests, reason_text, targets, warnings,
 };
@@ -122,7 +124,10 @@ fn header(report: &Report, state: &ViewState, height: u16) -> Text<'static> {
     let mut figures = vec![
         format!("{} requests/s", count_mean(requests)),
         format!("{} events/s", count_mean(events)),
-        format!("{} live", bytes(totals.live_bytes)),
+        format!(
+            "{} live",
+            at_least(bytes(totals.live_bytes), "live_bytes", &totals.incomplete)
+        ),
     ];
     if let Some(estimate) = capture.overhead.estimate {
         figures.push(format!("overhead about {}", percent(estimate)));

@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 
 use crate::output::table::{TableOptions, write_brief};
-use crate::output::text::{bytes, count, count_mean, duration, escape, percent, plural};
+use crate::output::text::{at_least, bytes, count, count_mean, duration, escape, percent, plural};
 use crate::report::Report;
 
 /// Writes one block, ending in an empty line.
@@ -17,14 +17,15 @@ pub fn write_plain(
     out: &mut impl Write,
 ) -> io::Result<()> {
     let (capture, totals) = (&report.capture, &report.totals);
+    let figure = |shown, field| at_least(shown, field, &totals.incomplete);
     let mut headline = format!(
         "{}: {} ({}/s), {} in {}, {} still live, {}",
         duration(capture.duration_ns),
         plural(totals.requests, "request"),
         count_mean(totals.requests_per_second),
-        bytes(totals.alloc_bytes),
-        plural(totals.alloc_count, "allocation"),
-        bytes(totals.live_bytes),
+        figure(bytes(totals.alloc_bytes), "alloc_bytes"),
+        figure(plural(totals.alloc_count, "allocation"), "alloc_count"),
+        figure(bytes(totals.live_bytes), "live_bytes"),
         plural(capture.events, "event"),
     );
     if let Some(estimate) = capture.overhead.estimate {
