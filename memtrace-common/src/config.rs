@@ -91,8 +91,30 @@ pub struct Target {
     pub locks_from: u64,
     /// End of that range; at or below its start: there is none.
     pub locks_until: u64,
+    /// What there is to know of a Go program's runtime.
+    pub go: GoTarget,
 }
 
-const _: () = assert!(size_of::<Target>() == 32);
+/// Where a Go program's runtime keeps what tells its goroutines apart.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GoTarget {
+    /// Address of `runtime.mallocgc` in the process.
+    pub malloc_start: u64,
+    /// Address of the first byte behind it.
+    pub malloc_end: u64,
+    /// `g.goid`, bytes into a g; 0: this is no Go program.
+    pub goid: u16,
+    /// `g.parentGoid`, bytes into a g; 0: this version has none.
+    pub parent_goid: u16,
+    /// `m.curg`, bytes into an m.
+    pub curg: u16,
+    /// How far below a thread's own base the running g's address is kept, bytes;
+    /// 0: not known.
+    pub g_below_base: u16,
+}
+
+const _: () = assert!(size_of::<GoTarget>() == 24);
+const _: () = assert!(size_of::<Target>() == 56);
 const _: () = assert!(size_of::<KernelOffsets>() == 104);
 const _: () = assert!(size_of::<Config>() == 112);

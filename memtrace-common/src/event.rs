@@ -383,6 +383,10 @@ pub enum HandoverKind {
     Pipe = 2,
     /// An event descriptor.
     EventFd = 3,
+    /// A channel at which one of two goroutines waits: the other states `Wake`
+    /// with the number of the one that it gives a value to, or `Woken` with that
+    /// of the one from which it takes one.
+    Channel = 5,
 }
 
 impl HandoverKind {
@@ -392,6 +396,7 @@ impl HandoverKind {
             1 => HandoverKind::Futex,
             2 => HandoverKind::Pipe,
             3 => HandoverKind::EventFd,
+            5 => HandoverKind::Channel,
             _ => return None,
         })
     }

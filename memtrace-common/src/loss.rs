@@ -25,11 +25,14 @@ pub enum Loss {
     ResultUnreadable = 7,
     /// A TLS call began whose return was never seen: what it moved is not known.
     TlsAbandoned = 8,
+    /// What was read of a runtime contradicts itself: its layout is not the
+    /// expected one, and nothing is stated of its contexts.
+    LayoutMismatch = 9,
 }
 
 impl Loss {
     /// Number of causes, and length of the kernel's counter array.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 10;
 
     /// Every cause, by its wire id.
     pub const ALL: [Loss; Self::COUNT as usize] = [
@@ -42,6 +45,7 @@ impl Loss {
         Loss::PayloadUnreadable,
         Loss::ResultUnreadable,
         Loss::TlsAbandoned,
+        Loss::LayoutMismatch,
     ];
 
     /// The cause's name in reports (`lost.by_cause`).
@@ -56,6 +60,7 @@ impl Loss {
             Loss::PayloadUnreadable => "payload_unreadable",
             Loss::ResultUnreadable => "result_unreadable",
             Loss::TlsAbandoned => "tls_abandoned",
+            Loss::LayoutMismatch => "layout_mismatch",
         }
     }
 }

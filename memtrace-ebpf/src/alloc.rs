@@ -21,6 +21,7 @@ use memtrace_common::{
 use crate::{
     context,
     emit::{QUIET, header, record},
+    go,
     maps::{PendingAlloc, current, lost, thread_state},
 };
 
@@ -124,6 +125,7 @@ fn leave(sp_at_entry: u64, returned: u64) {
         return;
     };
     context::state_if_changed(pid, tid, state);
+    go::state_in_c(pid, tid, state, pending.sp);
     match call {
         AllocCall::Size | AllocCall::CountSize | AllocCall::SkipSize | AllocCall::SkipCountSize => {
             alloc(pid, tid, returned, pending.size)

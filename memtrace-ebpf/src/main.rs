@@ -12,6 +12,7 @@
 mod alloc;
 mod context;
 mod emit;
+mod go;
 mod kernel;
 mod maps;
 mod socket;

@@ -108,6 +108,8 @@ pub struct ThreadState {
     pub entered: u64,
     /// The greenlet stated last.
     pub greenlet: u64,
+    /// The goroutine stated last; 0 if none was.
+    pub goroutine: u64,
 }
 
 /// No runtime counts this far: the context is stated again.
@@ -197,6 +199,7 @@ const EMPTY: ThreadState = ThreadState {
     context: 0,
     entered: 0,
     greenlet: 0,
+    goroutine: 0,
 };
 
 /// Process and thread id of the current task.

@@ -29,6 +29,7 @@ use memtrace_common::{
 use crate::{
     context,
     emit::{QUIET, URGENT, header, record},
+    go,
     kernel::{StreamSocket, read, stream_socket},
     maps::{
         ANEW, EVENTS, SYSCALLS, ThreadState, current, existing_thread_state, is_target, lost,
@@ -64,7 +65,18 @@ pub fn syscall_enter(ctx: RawTracePointContext) -> i32 {
     if !is_target(pid) {
         return 0;
     }
-    if let Some(args) = arguments(ctx.arg(0), true) {
+    let regs: u64 = ctx.arg(0);
+    if let Some(go) = go::program(pid) {
+        // It is Go's scheduler that waits, not a goroutine.
+        if matches!(
+            call,
+            WatchedCall::WaitEpoll | WatchedCall::WaitPoll | WatchedCall::WaitSelect
+        ) {
+            return 0;
+        }
+        go::state_at_system_call(pid, tid, &go, regs);
+    }
+    if let Some(args) = arguments(regs, true) {
         entered(pid, tid, call, args);
     }
     0
@@ -86,6 +98,11 @@ pub fn syscall_exit(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let result: i64 = ctx.arg(1);
+    if (result >= 0 || is_final(-result) || result == -EINPROGRESS)
+        && let Some(go) = go::program(pid)
+    {
+        go::state_at_system_call(pid, tid, &go, regs);
+    }
     if let Some(args) = arguments(regs, false) {
         returned(pid, tid, call, args, result);
     }

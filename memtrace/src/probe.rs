@@ -15,6 +15,7 @@ pub mod lock;
 pub mod maps;
 pub mod place;
 pub mod python;
+pub mod runtime;
 pub mod runtimes;
 pub mod symbols;
 pub mod sys;

@@ -241,6 +241,13 @@ fn one_process<W: Write>(sheet: &mut Sheet<W>, pid: u32) -> io::Result<Option<Fa
             return Ok(Some(Failure::NotPermitted(error.to_string())));
         }
     };
+    let runtimes = runtimes::examine(pid);
+    let heap = runtimes
+        .iter()
+        .any(|(subject, told)| *subject == runtimes::GO && told.is_ok());
+    for trouble in found.nothing.iter().filter(|_| !heap) {
+        sheet.note("allocators", trouble)?;
+    }
     for trouble in &found.trouble {
         sheet.note("allocators", trouble)?;
     }
@@ -263,7 +270,7 @@ fn one_process<W: Write>(sheet: &mut Sheet<W>, pid: u32) -> io::Result<Option<Fa
             )?;
         }
     }
-    for (subject, told) in runtimes::examine(pid) {
+    for (subject, told) in runtimes {
         match told {
             Ok(words) => sheet.ok(subject, &words)?,
             Err(words) => sheet.note(subject, &words)?,
@@ -282,7 +289,7 @@ fn one_process<W: Write>(sheet: &mut Sheet<W>, pid: u32) -> io::Result<Option<Fa
             "none that can be probed: requests that come over TLS would not be seen",
         )?;
     }
-    if found.objects.is_empty() {
+    if found.objects.is_empty() && !heap {
         return Ok(Some(Failure::NothingToProbe(format!(
             "process {pid} has no allocator that could be probed"
         ))));

@@ -55,6 +55,7 @@ pub fn cause_text(cause: &str) -> &str {
         "tls_abandoned" => "calls into a TLS library whose return was not seen",
         "payload_unreadable" => "message bytes that could not be read from the target's memory",
         "result_unreadable" => "results of successful calls that could not be read",
+        "layout_mismatch" => "readings of a runtime whose layout is not the expected one",
         unknown => unknown,
     }
 }

@@ -20,6 +20,7 @@ use super::{
     load::{Kernel, UprobeKind},
     maps::FileIdentity,
     python::Python,
+    runtime::go::Go,
     sys::{self, Side},
     tls::{self, TlsObject},
 };
@@ -111,6 +112,7 @@ enum Subject {
     Sockets,
     Contexts,
     Tls,
+    Go,
 }
 
 /// Everything that is attached.
@@ -334,6 +336,23 @@ impl Links {
             self.attach_sites(kernel, pid, &path, program, Side::Entry, &[(offset, 0)])?;
         }
         self.done(pid, greenlet.file, Subject::Contexts);
+        Ok(())
+    }
+
+    /// Probes a Go program: entries only, as Go moves its stacks.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn attach_go(&mut self, kernel: &Kernel, pid: u32, go: &Go) -> io::Result<()> {
+        if !self.is_new(pid, go.file, Subject::Go) {
+            return Ok(());
+        }
+        let path = go.attach_path();
+        for (program, offsets) in go.sites.by_program() {
+            let sites: Vec<(u64, u64)> = offsets.iter().map(|offset| (*offset, 0)).collect();
+            self.attach_sites(kernel, pid, &path, program, Side::Entry, &sites)?;
+        }
+        self.done(pid, go.file, Subject::Go);
         Ok(())
     }
 

@@ -2,8 +2,8 @@
 //!
 //! A process id comes in; a [`Discovery`] goes out: one [`AllocatorObject`] for
 //! each mapped file that defines allocator functions, by inode, whatever its path
-//! looks like inside the process's root. Nothing is attached here. Go's own
-//! allocator is not looked for.
+//! looks like inside the process's root. Nothing is attached here. Heaps that are
+//! not reached through an allocator's functions are not looked for.
 
 mod forward;
 mod functions;
@@ -103,9 +103,11 @@ pub struct Discovery {
     /// The files to probe, in the order of their paths: the order of the
     /// mappings changes from one start of a program to the next.
     pub objects: Vec<AllocatorObject>,
+    /// If there is none: why, and what to do.
+    pub nothing: Option<String>,
     /// The files that hold TLS libraries, in the order of their paths.
     pub tls: Vec<TlsObject>,
-    /// What was not found or could not be looked into, in words.
+    /// What could not be looked into, in words.
     pub trouble: Vec<String>,
 }
 
@@ -124,10 +126,11 @@ pub struct ObjectCache {
 /// The allocators of a process, an error if there is none to probe.
 pub fn allocators(pid: u32) -> Result<Vec<AllocatorObject>, DiscoverError> {
     let found = ObjectCache::new().discover(pid)?;
-    if found.objects.is_empty() {
+    if let Some(nothing) = found.nothing {
+        let why: Vec<String> = std::iter::once(nothing).chain(found.trouble).collect();
         return Err(DiscoverError::Nothing {
             pid,
-            reason: found.trouble.join("; "),
+            reason: why.join("; "),
         });
     }
     Ok(found.objects)
@@ -139,8 +142,7 @@ impl ObjectCache {
         ObjectCache::default()
     }
 
-    /// Looks through every file that the process has mapped executable. If it
-    /// finds no allocator, the trouble says why and what to do.
+    /// Looks through every file that the process has mapped executable.
     pub fn discover(&mut self, pid: u32) -> Result<Discovery, DiscoverError> {
         let text =
             std::fs::read(format!("/proc/{pid}/maps")).map_err(|source| match source.kind() {
@@ -214,8 +216,7 @@ impl ObjectCache {
             .tls
             .sort_by(|a, b| (&a.path, a.file).cmp(&(&b.path, b.file)));
         if found.objects.is_empty() {
-            let reason = self.explain_nothing(pid);
-            found.trouble.insert(0, reason);
+            found.nothing = Some(self.explain_nothing(pid));
         }
         Ok(found)
     }
@@ -257,10 +258,9 @@ impl ObjectCache {
         };
         match examined {
             Err(error) => format!("its program {shown} cannot be traced: {error}"),
-            Ok(facts) if facts.elf.go => format!(
-                "its program {shown} is a Go program without C code: Go's own heap is not reached \
-                 through an allocator's functions, so only its connections and requests are seen"
-            ),
+            Ok(facts) if facts.elf.go => {
+                format!("its program {shown} is a Go program without C code")
+            }
             Ok(facts) => match (facts.elf.linkage, facts.elf.full_symbols) {
                 (Linkage::StaticExecutable, false) => format!(
                     "its program {shown} is statically linked and stripped, so nothing tells \

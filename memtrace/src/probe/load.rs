@@ -17,7 +17,7 @@ use aya::{
 };
 use aya_obj::{EbpfSectionKind, Object, ProgramSection};
 use memtrace_common::{
-    config::{Config, Target},
+    config::{Config, GoTarget, Target},
     event::WatchedCall,
     loss::Loss,
 };
@@ -173,7 +173,7 @@ impl Kernel {
     /// # Errors
     /// The map is full.
     pub fn set_target(&mut self, pid: u32, target: Target) -> Result<(), LoadError> {
-        if target.thread_state_at != 0 {
+        if target.thread_state_at != 0 || target.go.goid != 0 {
             Array::<_, u32>::try_from(self.map("CONTEXTS")?)
                 .and_then(|mut contexts| contexts.set(0, 1, 0))
                 .map_err(LoadError::refused)?;
@@ -181,6 +181,28 @@ impl Kernel {
         self.targets()?
             .insert(pid, PodTarget(target), 0)
             .map_err(LoadError::refused)
+    }
+
+    /// States what there is to know of a process's Go runtime.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn set_go(&mut self, pid: u32, go: GoTarget) -> Result<(), LoadError> {
+        let known = self
+            .targets()?
+            .get(&pid, 0)
+            .map_or_else(|_| Target::default(), |PodTarget(known)| known);
+        // Every futex of the program is its scheduler's.
+        let (locks_from, locks_until) = (0, u64::MAX);
+        self.set_target(
+            pid,
+            Target {
+                go,
+                locks_from,
+                locks_until,
+                ..known
+            },
+        )
     }
 
     /// Stops stating facts about a process; unknown ones are ignored.

@@ -164,6 +164,7 @@ fn read(pid: u32, mut image: Image, runtime: u64, name: &str) -> Result<Python, 
             thread_id_offset: located.thread_id,
             locks_from: located.locks.start,
             locks_until: located.locks.end,
+            ..Target::default()
         },
         makers,
         end,

@@ -5,7 +5,7 @@
 //! being read, in words. A runtime that is not known in every detail is left
 //! alone and named.
 
-use super::{attach::Links, greenlet, load::Kernel, python};
+use super::{attach::Links, greenlet, load::Kernel, python, runtime::go};
 
 /// What has become of the runtimes of a process.
 #[derive(Debug, Default)]
@@ -14,13 +14,18 @@ pub struct Runtimes {
     python: bool,
     /// greenlet is followed, or cannot be.
     greenlet: bool,
+    go: go::Followed,
     trouble: Vec<String>,
 }
 
+/// What [`examine`] calls a heap that stands in for an allocator.
+pub const GO: &str = "Go's heap and goroutines";
+
 impl Runtimes {
-    /// Attaches to the runtimes that are there now. Returns whether there is
-    /// new trouble.
+    /// Attaches to the runtimes that are there now. Returns whether what is known
+    /// of the process has changed.
     pub fn attach(&mut self, kernel: &mut Kernel, links: &mut Links, pid: u32) -> bool {
+        let go_changed = self.go.probe(pid, kernel, links);
         let before = self.trouble.len();
         if !self.python
             && let Some(found) = python::find(pid).transpose()
@@ -47,12 +52,23 @@ impl Runtimes {
                     .push(format!("greenlets are not told apart: {error}"));
             }
         }
-        self.trouble.len() != before
+        go_changed || self.trouble.len() != before
     }
 
     /// What could not be attached to, and why.
-    pub fn trouble(&self) -> &[String] {
-        &self.trouble
+    pub fn trouble(&self) -> Vec<String> {
+        [self.go.trouble(), &self.trouble].concat()
+    }
+
+    /// The heap that is probed in place of an allocator, for people.
+    pub fn heap(&self) -> Option<&str> {
+        self.go.described()
+    }
+
+    /// The name of the type that is described at this address, if it has one and
+    /// was not asked for before.
+    pub fn new_type(&mut self, address: u64) -> Option<String> {
+        self.go.new_type(address)
     }
 }
 
@@ -60,6 +76,20 @@ impl Runtimes {
 /// reads or why it does not.
 pub fn examine(pid: u32) -> Vec<(&'static str, Result<String, String>)> {
     let mut found = Vec::new();
+    if let Some(go) = go::find(pid).transpose() {
+        let told = go
+            .map(|go| {
+                let sites: usize = go.sites.by_program().iter().map(|(_, s)| s.len()).sum();
+                let mut words = format!("{}, {sites} probes at entries", go.describe());
+                for trouble in &go.trouble {
+                    words.push_str("; ");
+                    words.push_str(trouble);
+                }
+                words
+            })
+            .map_err(|error| format!("not seen: {error}"));
+        found.push((GO, told));
+    }
     if let Some(python) = python::find(pid).transpose() {
         let told = python
             .map(|python| format!("told apart (CPython 3.{})", python.minor))

@@ -208,7 +208,7 @@ impl Tracer {
         let probed = tracer
             .targets
             .values()
-            .any(|target| !target.allocators.is_empty());
+            .any(|target| !target.allocators.is_empty() || target.runtimes.heap().is_some());
         if !probed && !pids.is_empty() {
             let why: Vec<String> = tracer
                 .targets
@@ -280,6 +280,7 @@ impl Tracer {
                         self.control.push(event.event.clone());
                     }
                     drop(record);
+                    self.tell_type(&event.event, sink);
                     sink(event);
                     if !self.control.is_empty() {
                         self.answer(sink);
@@ -322,13 +323,28 @@ impl Tracer {
     pub fn stop(mut self, sink: &mut dyn FnMut(RawEvent)) {
         self.links.detach_all();
         self.options.selectors.clear();
-        while let Some(record) = self.ring.next() {
-            match decode::record(&record) {
-                Ok(event) => sink(event),
+        while let Some(decoded) = self.ring.next().map(|record| decode::record(&record)) {
+            match decoded {
+                Ok(event) => {
+                    self.tell_type(&event.event, sink);
+                    sink(event);
+                }
                 Err(_) => self.undecodable += 1,
             }
         }
         self.poll_lost(sink);
+    }
+
+    /// States the name of a type that is met for the first time.
+    fn tell_type(&mut self, event: &Event, sink: &mut dyn FnMut(RawEvent)) {
+        if let EventBody::ManagedAlloc { type_address, .. } = event.body
+            && let Some(target) = self.targets.get_mut(&event.pid)
+            && let Some(name) = target.runtimes.new_type(type_address)
+        {
+            let mut named = own(event.pid, EventBody::TypeName { type_address, name });
+            named.event.ts_ns = event.ts_ns;
+            sink(named);
+        }
     }
 
     /// Does what the collector must do about events that it has passed on.
@@ -482,10 +498,13 @@ impl Tracer {
         let Some(target) = self.targets.get_mut(&pid) else {
             return false;
         };
-        let mut changed = false;
+        let mut changed = target
+            .runtimes
+            .attach(&mut self.kernel, &mut self.links, pid);
         match self.cache.discover(pid) {
             Ok(found) => {
-                let mut trouble = found.trouble;
+                let nothing = found.nothing.filter(|_| target.runtimes.heap().is_none());
+                let mut trouble: Vec<String> = nothing.into_iter().chain(found.trouble).collect();
                 for object in &found.objects {
                     match self.links.attach_allocator(&self.kernel, pid, object) {
                         Ok(true) => {
@@ -522,9 +541,6 @@ impl Tracer {
                 target.trouble = trouble;
             }
         }
-        changed |= target
-            .runtimes
-            .attach(&mut self.kernel, &mut self.links, pid);
         if self.options.sockets == SocketProbes::Libc {
             match self.cache.socket_objects(pid) {
                 Ok(objects) => {
@@ -555,6 +571,8 @@ impl Tracer {
         let Ok(described) = process::describe(pid) else {
             return;
         };
+        let mut allocators = target.allocators.clone();
+        allocators.extend(target.runtimes.heap().map(str::to_owned));
         sink(own(
             pid,
             EventBody::Process(ProcessFact {
@@ -563,10 +581,10 @@ impl Tracer {
                 exe: described.exe,
                 comm: described.comm,
                 runtime: described.runtime,
-                allocators: target.allocators.clone(),
+                allocators,
                 tls: target.tls.clone(),
                 origin: target.origin,
-                trouble: [&target.trouble, target.runtimes.trouble()].concat(),
+                trouble: [target.trouble.clone(), target.runtimes.trouble()].concat(),
                 probed_after_ns: target.probed_after_ns,
             }),
         ));

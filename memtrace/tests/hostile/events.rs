@@ -244,7 +244,11 @@ fn of_runtimes() -> impl Strategy<Value = EventBody> {
     ]);
     let context = || (1..5_u64).prop_map(|context| context * 16);
     let handover = || {
-        let through = select(vec![HandoverKind::Futex, HandoverKind::Pipe]);
+        let through = select(vec![
+            HandoverKind::Futex,
+            HandoverKind::Pipe,
+            HandoverKind::Channel,
+        ]);
         (1..4_u64, through).prop_map(|(key, kind)| Handover { key, kind })
     };
     let counter = select(vec![CounterKind::ThreadAllocated, CounterKind::RequestHeap]);

@@ -350,7 +350,8 @@ fn handover() -> impl Strategy<Value = Handover> {
     let kind = prop_oneof![
         Just(HandoverKind::Futex),
         Just(HandoverKind::Pipe),
-        Just(HandoverKind::EventFd)
+        Just(HandoverKind::EventFd),
+        Just(HandoverKind::Channel)
     ];
     (any::<u64>(), kind).prop_map(|(key, kind)| Handover { key, kind })
 }

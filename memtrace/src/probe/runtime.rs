@@ -1,0 +1,4 @@
+//! Language runtimes that are read from outside: what their processes keep where,
+//! and where to probe them.
+
+pub mod go;
