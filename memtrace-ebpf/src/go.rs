@@ -117,7 +117,7 @@ fn made(pid: u32, tid: u32, go: &GoTarget, regs: &Registers) -> Option<()> {
             context,
             parent,
             runtime: ContextKind::Goroutine as u32,
-            reserved: 0,
+            entered: 0,
         },
         QUIET,
         Loss::RingFullTask,
@@ -245,7 +245,7 @@ fn state_goroutine(pid: u32, tid: u32, state: &mut ThreadState, go: &GoTarget, g
         context: running,
         parent: 0,
         runtime: ContextKind::Goroutine as u32,
-        reserved: 0,
+        entered: 0,
     });
     entry.submit(QUIET);
 }

@@ -19,12 +19,16 @@
 //! - a context works for the request for which it was made; one that serves a
 //!   connection works for the connection's current request; one that was made
 //!   by work of which nobody knows yet whose it is follows that work;
+//! - a goroutine that is no request's own works for whoever handed it a value
+//!   last, and, once it has been handed some, for whoever waits for what it gives
+//!   in return (`goroutine`);
 //! - a wait for a single descriptor in the middle of a request (a database's
 //!   answer, say) is part of the request.
 
 mod attributed;
 mod connection;
 mod counter;
+mod goroutine;
 mod process;
 mod reason;
 mod strand;
@@ -36,10 +40,10 @@ pub use attributed::{
 };
 pub use reason::Reason;
 
-use memtrace_common::event::{ContextKind, CounterKind, WaitKind};
+use memtrace_common::event::{ContextKind, CounterKind, HandoverKind, WaitKind};
 
 use crate::{
-    event::{Data, Direction, Event, EventBody},
+    event::{Data, Direction, Event, EventBody, Handover},
     id::{ProcessId, RequestId, SocketId, StreamId},
     message::Message,
 };
@@ -240,7 +244,7 @@ impl Attributor {
             } => {
                 let bytes = self.counters.advance(tid, *value, ts_ns);
                 if bytes != 0 {
-                    self.managed(pid, tid, bytes, None, out);
+                    self.managed(pid, tid, (bytes, None), 0, out);
                 }
             }
             EventBody::Counter {
@@ -248,14 +252,31 @@ impl Attributor {
                 value: _,
                 peak,
             } => self.request_heap(pid, tid, *peak, out),
-            EventBody::ManagedAlloc {
-                size,
-                type_address: _,
-            } => self.managed(pid, tid, *size, Some(1), out),
-            EventBody::Wake(_)
-            | EventBody::Sleep(_)
-            | EventBody::Woken(_)
-            | EventBody::TypeName { .. } => {}
+            EventBody::ManagedAlloc { size, type_address } => {
+                self.managed(pid, tid, (*size, Some(1)), *type_address, out);
+            }
+            EventBody::TypeName { type_address, name } => {
+                let process = self.processes.of_pid(pid, out);
+                out.push(Attributed::TypeName {
+                    process,
+                    type_address: *type_address,
+                    name: name.clone(),
+                });
+            }
+            EventBody::Wake(Handover {
+                key,
+                kind: HandoverKind::Channel,
+            }) => self.given(pid, tid, *key, out),
+            EventBody::Woken(Handover {
+                key,
+                kind: HandoverKind::Channel,
+            }) => self.taken(pid, tid, *key, out),
+            EventBody::Wake(_) | EventBody::Sleep(_) | EventBody::Woken(_) => {}
+            EventBody::Context {
+                context,
+                kind: ContextKind::Goroutine,
+                entered: _,
+            } => self.goroutine(pid, tid, *context, out),
             EventBody::Context {
                 context,
                 kind,
@@ -269,7 +290,12 @@ impl Attributor {
                 context,
                 parent,
                 kind,
-            } => self.context_made(pid, tid, *context, *parent, *kind, out),
+            } => {
+                self.context_made(pid, tid, *context, *parent, *kind, out);
+                if *kind == ContextKind::Goroutine {
+                    self.goroutine_made(pid, *context, out);
+                }
+            }
             EventBody::Process(fact) => {
                 self.end_predecessor(fact.process, ts_ns, out);
                 self.processes.described(fact, out);
@@ -376,8 +402,8 @@ impl Attributor {
         &mut self,
         pid: u32,
         tid: u32,
-        bytes: u64,
-        blocks: Option<u64>,
+        (bytes, blocks): (u64, Option<u64>),
+        type_address: u64,
         out: &mut Vec<Attributed>,
     ) {
         let (process, credit) = self.credit(pid, tid, out);
@@ -385,6 +411,7 @@ impl Attributor {
             process,
             bytes,
             blocks,
+            type_address,
             credit,
         });
     }
@@ -453,6 +480,7 @@ impl Attributor {
         // The first connection of a thread that ran before the trace tells what
         // it was: no background thread, but one whose message had been missed.
         let first = !std::mem::replace(&mut thread.served, true);
+        let first = self.is_first_of_goroutine(tid).unwrap_or(first);
         let proven = match proven {
             None if first && attached => Some(Owner::Reason(Reason::BeforeFirstHead)),
             proven => proven,

@@ -192,8 +192,19 @@ pub enum Attributed {
         bytes: u64,
         /// In how many blocks; none: that is not known.
         blocks: Option<u64>,
+        /// What identifies its type in the process; 0: that is not known.
+        type_address: u64,
         /// To whom it belongs.
         credit: Credit,
+    },
+    /// The name of a type is known.
+    TypeName {
+        /// In which process.
+        process: ProcessIndex,
+        /// What identifies it there.
+        type_address: u64,
+        /// Its name in its language.
+        name: String,
     },
     /// The heap that a runtime keeps for one request was given up whole; what
     /// was allocated in it is not seen.

@@ -380,6 +380,12 @@ impl Connections {
         }
     }
 
+    /// Whether the process answers requests on a connection.
+    pub fn serves(&self, conn: ConnRef) -> bool {
+        self.get(conn)
+            .is_some_and(|conn| conn.role == Some(Role::Server))
+    }
+
     /// Whether no request has begun on a connection on which the process
     /// answers requests.
     pub fn is_unused(&self, conn: ConnRef) -> bool {

@@ -19,8 +19,8 @@ use crate::{
     id::{RequestId, WorkId},
 };
 
-/// Contexts remembered over all processes; the oldest is forgotten first.
-/// About 150 bytes each.
+/// Contexts remembered over all processes; the one that was idle for longest is
+/// forgotten first. About 150 bytes each.
 const CONTEXTS_MAX: usize = 65_536;
 
 /// Strands that are told of a request's end; a request that more have worked for
@@ -114,6 +114,10 @@ pub struct Context {
     pub made: bool,
     /// Number of the loop's turn in which it was entered last.
     pub turn: u64,
+    /// It has been handed work: it works for whom that was, whoever made it.
+    pub handed: bool,
+    /// It was met since it was last looked at as one to be forgotten.
+    met: bool,
     /// In the order in which contexts were met: an address that was used again
     /// has a later number.
     number: u64,
@@ -204,8 +208,9 @@ impl Strands {
         kind: ContextKind,
         out: &mut Vec<Attributed>,
     ) {
-        if !self.contexts.contains_key(&(process, context)) {
-            self.insert_context(process, context, kind, Origin::Unknown, false, out);
+        match self.contexts.get_mut(&(process, context)) {
+            Some(known) => known.met = true,
+            None => self.insert_context(process, context, kind, Origin::Unknown, false, out),
         }
     }
 
@@ -231,14 +236,8 @@ impl Strands {
         made: bool,
         out: &mut Vec<Attributed>,
     ) {
-        if self.order.len() >= CONTEXTS_MAX
-            && let Some((process, context, number)) = self.order.pop_front()
-            && self
-                .contexts
-                .get(&(process, context))
-                .is_some_and(|oldest| oldest.number == number)
-        {
-            self.end_context(process, context, out);
+        if self.order.len() >= CONTEXTS_MAX {
+            self.forget_one(out);
         }
         let number = self.next;
         self.next += 1;
@@ -246,14 +245,36 @@ impl Strands {
         self.contexts.insert(
             (process, context),
             Context {
-                doing: BETWEEN,
+                doing: match kind {
+                    ContextKind::Python | ContextKind::Greenlet => BETWEEN,
+                    // Most of a program's goroutines never serve.
+                    ContextKind::Goroutine => Doing::unknown(Reason::BackgroundThread),
+                },
                 origin,
                 kind,
                 made,
                 turn: 0,
+                handed: false,
+                met: false,
                 number,
             },
         );
+    }
+
+    /// Forgets the oldest that was not met since its last turn.
+    fn forget_one(&mut self, out: &mut Vec<Attributed>) {
+        while let Some((process, context, number)) = self.order.pop_front() {
+            match self.contexts.get_mut(&(process, context)) {
+                // Its name was used again.
+                Some(later) if later.number != number => return,
+                None => return,
+                Some(oldest) if oldest.met => {
+                    oldest.met = false;
+                    self.order.push_back((process, context, number));
+                }
+                Some(_) => return self.end_context(process, context, out),
+            }
+        }
     }
 
     /// A context is gone; its name may be used again.
