@@ -3,7 +3,7 @@
 //! In: a [`Store`] and what is known of the capture. Out: a [`Report`].
 //! Deterministic: the same store gives the same report.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use crate::{
     attribute::{EndedBy, How, Outcome},
@@ -11,10 +11,13 @@ use crate::{
     id::{ConnId, RequestId},
     report::{
         self, Ambiguous, Attribution, Capture, Connections, Distribution, Endpoint, Finding, Http,
-        Lost, Mode, Outcomes, Overhead, Process, ReasonTotals, Report, RequestRow, Totals,
+        Lost, Mode, Outcomes, Overhead, Process, ReasonTotals, Report, RequestRow, Totals, TypeSum,
         Unattributed,
     },
-    store::{self, EndpointKey, EndpointTotals, ProcessTotals, SettledRequest, Store, Sum, Unseen},
+    store::{
+        self, EndpointKey, EndpointTotals, ProcessTotals, SettledRequest, Store, Sum, TypeSums,
+        Types, Unseen,
+    },
 };
 
 /// What a report says about the capture itself, beside what was counted.
@@ -44,7 +47,7 @@ pub fn report(store: &Store, facts: &CaptureFacts) -> Report {
     let mut endpoints: Vec<Endpoint> = store
         .endpoints()
         .iter()
-        .map(|(key, totals)| endpoint(key, totals, alloc_bytes))
+        .map(|(key, totals)| endpoint(key, totals, store.types(), alloc_bytes))
         .filter(|endpoint| endpoint.requests != 0)
         .collect();
     endpoints.sort_by(|a, b| {
@@ -268,7 +271,38 @@ fn incomplete(unseen: Unseen, counts: &[&str], frees: &[&str], volume: &[&str]) 
     names
 }
 
-fn endpoint(key: &EndpointKey, totals: &EndpointTotals, alloc_bytes_all: u64) -> Endpoint {
+/// Types of an endpoint that a report names.
+const TYPES_SHOWN_MAX: usize = 20;
+
+/// The types of which most was allocated; those of the same name are one.
+fn types_by_bytes(sums: &TypeSums, types: &Types) -> Vec<TypeSum> {
+    let mut by_name: BTreeMap<&str, Sum> = BTreeMap::new();
+    for (id, sum) in sums.iter() {
+        let name = types.name_of(id).unwrap_or_default();
+        by_name.entry(name).or_default().merge(sum);
+    }
+    let mut sorted: Vec<TypeSum> = by_name
+        .into_iter()
+        .map(|(name, sum)| TypeSum {
+            name: name.to_owned(),
+            alloc_bytes: sum.bytes,
+            alloc_count: sum.count,
+        })
+        .collect();
+    // A runtime that tells no types has nothing to be listed.
+    sorted.retain(|of_type| !of_type.name.is_empty() || sums.has_known());
+    // Stable, so that those of the same size stay in the order of their names.
+    sorted.sort_by_key(|of_type| Reverse(of_type.alloc_bytes));
+    sorted.truncate(TYPES_SHOWN_MAX);
+    sorted
+}
+
+fn endpoint(
+    key: &EndpointKey,
+    totals: &EndpointTotals,
+    types: &Types,
+    alloc_bytes_all: u64,
+) -> Endpoint {
     // Requests that have not ended are part of the total, not of the quantiles.
     let mut alloc_bytes = distribution(&totals.alloc_bytes);
     alloc_bytes.total = totals.allocated.bytes;
@@ -310,6 +344,7 @@ fn endpoint(key: &EndpointKey, totals: &EndpointTotals, alloc_bytes_all: u64) ->
             })
             .collect(),
         stacks: Vec::new(),
+        types: types_by_bytes(&totals.types, types),
         incomplete: incomplete(
             totals.unseen,
             &["alloc_count"],
@@ -417,7 +452,7 @@ fn findings(endpoints: &[Endpoint]) -> Vec<Finding> {
             endpoint.observed >= FINDING_REQUESTS_MIN && endpoint.retained_bytes.p50 > 0
         })
         .collect();
-    retaining.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.retained_bytes.total));
+    retaining.sort_by_key(|endpoint| Reverse(endpoint.retained_bytes.total));
     retaining
         .into_iter()
         .map(|endpoint| Finding {

@@ -242,6 +242,10 @@ pub struct Endpoint {
     pub attribution: BTreeMap<String, Attribution>,
     /// Where its allocations come from, most bytes first.
     pub stacks: Vec<Stack>,
+    /// What it allocated on heaps with a garbage collector, by type, most bytes
+    /// first; at most 20, blocks of unknown type under an empty name.
+    #[serde(default)]
+    pub types: Vec<TypeSum>,
     /// Figures that say too little, by the names of their fields: the runtime
     /// does not tell all that they should hold.
     #[serde(default)]
@@ -254,6 +258,17 @@ pub struct Attribution {
     /// Their requested bytes.
     pub alloc_bytes: u64,
     /// Their number.
+    pub alloc_count: u64,
+}
+
+/// What was allocated of one type.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TypeSum {
+    /// Its name in its language.
+    pub name: String,
+    /// Requested bytes of its blocks.
+    pub alloc_bytes: u64,
+    /// Its blocks.
     pub alloc_count: u64,
 }
 

@@ -10,6 +10,7 @@ mod distribution;
 mod live;
 mod settled;
 mod totals;
+mod types;
 
 use std::collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry};
 use std::hash::Hash;
@@ -23,6 +24,7 @@ pub use totals::{
     ByRule, ConnectionTotals, EndpointKey, EndpointTotals, ProcessTotals, ReasonTotals, Sum,
     Unseen,
 };
+pub use types::{TypeId, TypeSums, Types};
 
 use crate::{
     attribute::{
@@ -45,6 +47,7 @@ struct Request {
     account: Account,
     /// Of what was allocated, how much by which rule; the sum is all.
     by_rule: ByRule,
+    types: TypeSums,
     end: Option<End>,
     /// Stretches of work with blocks that may still be freed, and those that
     /// are presumed to be its own.
@@ -68,6 +71,7 @@ struct EndpointId(u32);
 struct OpenWork {
     presumed: Owner,
     account: Account,
+    types: TypeSums,
 }
 
 /// Whose a live block is.
@@ -145,6 +149,7 @@ pub struct Store {
     /// What is disputed, by the endpoints of the candidates.
     disputed: BTreeMap<[Option<EndpointId>; 2], Sum>,
     connections: ConnectionTotals,
+    types: Types,
     lost: BTreeMap<String, u64>,
     /// Requests that were settled since they were last asked for; `None` when
     /// nobody asks.
@@ -175,6 +180,7 @@ impl Store {
             reasons: [ReasonTotals::default(); Reason::ALL.len()],
             disputed: BTreeMap::new(),
             connections: ConnectionTotals::default(),
+            types: Types::default(),
             lost: BTreeMap::new(),
             settled: None,
         }
@@ -266,8 +272,17 @@ impl Store {
                 process,
                 bytes,
                 blocks,
+                type_address,
                 credit,
-            } => self.managed(process.0 as usize, bytes, blocks, credit),
+            } => {
+                let of_type = self.types.id(process, type_address);
+                self.managed(process.0 as usize, (bytes, blocks), of_type, credit);
+            }
+            Attributed::TypeName {
+                process,
+                type_address,
+                name,
+            } => self.types.name(process, type_address, name),
             Attributed::RequestHeap {
                 process,
                 request,
@@ -285,7 +300,15 @@ impl Store {
                     Owner::Reason(_) => presumed,
                 };
                 let account = Account::default();
-                self.open_works.insert(work, OpenWork { presumed, account });
+                let types = TypeSums::default();
+                self.open_works.insert(
+                    work,
+                    OpenWork {
+                        presumed,
+                        account,
+                        types,
+                    },
+                );
             }
             Attributed::WorkSettled { work, owner } => self.settle_work(work, owner),
             Attributed::WorkDisputed { work, candidates } => self.dispute_work(work, candidates),
@@ -306,6 +329,7 @@ impl Store {
                         status: None,
                         account: Account::default(),
                         by_rule: ByRule::default(),
+                        types: TypeSums::default(),
                         end: None,
                         works: Vec::new(),
                     }),
@@ -423,6 +447,11 @@ impl Store {
         &self.lost
     }
 
+    /// The types of managed blocks.
+    pub fn types(&self) -> &Types {
+        &self.types
+    }
+
     /// Connections, counted.
     pub fn connections(&self) -> &ConnectionTotals {
         &self.connections
@@ -530,7 +559,13 @@ impl Store {
     }
 
     /// Memory whose frees are not seen: it is in no one's live sum.
-    fn managed(&mut self, process: usize, bytes: u64, blocks: Option<u64>, credit: Credit) {
+    fn managed(
+        &mut self,
+        process: usize,
+        (bytes, blocks): (u64, Option<u64>),
+        of_type: TypeId,
+        credit: Credit,
+    ) {
         let credit = self.standing(credit);
         let account = Account {
             managed: Sum {
@@ -562,6 +597,7 @@ impl Store {
         };
         if let Some(work) = self.open_works.get_mut(&id) {
             work.account.merge(account);
+            work.types.add(of_type, account.managed);
             if let Owner::Request(claim) = work.presumed
                 && let Some(request) = self.requests.get_mut(&claim.request)
             {
@@ -688,10 +724,20 @@ impl Store {
 
     fn settle_work(&mut self, id: WorkId, owner: Owner) {
         let id = self.continued.remove(&id).unwrap_or(id);
-        let Some(OpenWork { presumed, account }) = self.open_works.remove(&id) else {
+        let Some(work) = self.open_works.remove(&id) else {
             return;
         };
+        let OpenWork {
+            presumed,
+            account,
+            types,
+        } = work;
         let owner = self.reassign(presumed, owner, account);
+        if let Owner::Request(claim) = owner
+            && let Some(request) = self.requests.get_mut(&claim.request)
+        {
+            request.types.merge(&types);
+        }
         // Blocks that found no room in the table are never released; counting
         // them here only keeps an entry longer.
         let live_blocks = account.allocated.count.saturating_sub(account.freed.count);
@@ -814,11 +860,12 @@ impl Store {
 
     /// Adds a request to its endpoint, or to the reason why it has none.
     fn finalise(&mut self, id: RequestId) {
-        let Some(request) = self.requests.remove(&id) else {
+        let Some(mut request) = self.requests.remove(&id) else {
             return;
         };
         for work in &request.works {
-            self.continue_work(*work);
+            let types = self.continue_work(*work);
+            request.types.merge(&types);
         }
         let endpoint = match (request.endpoint, request.void) {
             (Some(EndpointId(endpoint)), None) => {
@@ -846,12 +893,18 @@ impl Store {
     }
 
     /// What an open stretch of work has allocated so far stays with its presumed
-    /// request, which is about to be added up; what follows is another's.
-    fn continue_work(&mut self, id: WorkId) {
+    /// request, which is about to be added up; what follows is another's. Returns
+    /// what of it is known by type.
+    fn continue_work(&mut self, id: WorkId) -> TypeSums {
         let current = self.current(id);
-        let Some(OpenWork { presumed, account }) = self.open_works.remove(&current) else {
-            return;
+        let Some(work) = self.open_works.remove(&current) else {
+            return TypeSums::default();
         };
+        let OpenWork {
+            presumed,
+            account,
+            types,
+        } = work;
         let live_blocks = account.allocated.count.saturating_sub(account.freed.count);
         if live_blocks != 0 {
             self.settled_works.insert(
@@ -873,8 +926,10 @@ impl Store {
             OpenWork {
                 presumed: Owner::Reason(Reason::EndedRequest),
                 account: Account::default(),
+                types: TypeSums::default(),
             },
         );
+        types
     }
 
     /// Adds a request to the reason why it has no endpoint, which also answers

@@ -52,6 +52,7 @@ pub(crate) fn endpoint(method: &str, route: &str, requests: u64, bytes: u64) -> 
         )]
         .into(),
         stacks: Vec::new(),
+        types: Vec::new(),
         incomplete: Vec::new(),
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Distribution, End, Request};
+use super::{Distribution, End, Request, TypeSums};
 use crate::{
     attribute::{How, Outcome},
     event::ProcessFact,
@@ -82,7 +82,8 @@ impl Sum {
         self.count += 1;
     }
 
-    pub(super) fn merge(&mut self, other: Sum) {
+    /// Adds another sum.
+    pub fn merge(&mut self, other: Sum) {
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.count += other.count;
     }
@@ -223,6 +224,8 @@ pub struct EndpointTotals {
     pub response_bytes: Distribution,
     /// What the figures leave out.
     pub unseen: Unseen,
+    /// What was allocated on heaps with a garbage collector, by type.
+    pub types: TypeSums,
 }
 
 /// Connections, counted.
@@ -283,6 +286,7 @@ impl EndpointTotals {
         self.alloc_count.record(allocated.count);
         self.peak_bytes.record(request.account.peak());
         self.unseen.merge(unseen);
+        self.types.merge(&request.types);
         self.duration_ns
             .record(end.at_ns.saturating_sub(request.begin_ns));
         self.request_bytes.record(end.request_bytes);
@@ -301,6 +305,7 @@ impl EndpointTotals {
         self.add_by_rule(&request.by_rule);
         self.freed.merge(request.account.freed);
         self.unseen.merge(request.account.unseen);
+        self.types.merge(&request.types);
     }
 
     fn add_by_rule(&mut self, by_rule: &ByRule) {
