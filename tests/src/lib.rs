@@ -9,6 +9,7 @@
 
 pub mod client;
 pub mod gate;
+pub mod go;
 pub mod load;
 pub mod memtrace;
 pub mod nginx;

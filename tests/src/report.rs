@@ -201,6 +201,30 @@ impl Endpoint {
         number(&self.0, &format!("/{distribution}/{figure}"))
     }
 
+    /// What it allocated by type: names and bytes, most bytes first.
+    pub fn types(&self) -> anyhow::Result<Vec<(String, u64)>> {
+        self.list("types")?
+            .iter()
+            .map(|row| Ok((text(row, "name").to_owned(), count(row, "/alloc_bytes")?)))
+            .collect()
+    }
+
+    /// The figures that say too little.
+    pub fn incomplete(&self) -> anyhow::Result<Vec<String>> {
+        let names = self.list("incomplete")?.iter();
+        Ok(names
+            .filter_map(|name| name.as_str().map(str::to_owned))
+            .collect())
+    }
+
+    fn list(&self, key: &str) -> anyhow::Result<&[Value]> {
+        self.0
+            .get(key)
+            .and_then(Value::as_array)
+            .map(Vec::as_slice)
+            .with_context(|| format!("a row has no list {key}"))
+    }
+
     /// An error unless this row counts exactly these requests, all seen whole.
     pub fn require_requests(&self, expected: u64) -> anyhow::Result<()> {
         let (requests, observed) = (self.requests()?, self.observed()?);

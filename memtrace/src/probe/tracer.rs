@@ -213,7 +213,10 @@ impl Tracer {
             let why: Vec<String> = tracer
                 .targets
                 .values()
-                .map(|target| format!("process {}: {}", target.process, target.trouble.join("; ")))
+                .map(|target| {
+                    let trouble = [target.trouble.clone(), target.runtimes.trouble()].concat();
+                    format!("process {}: {}", target.process, trouble.join("; "))
+                })
                 .collect();
             return Err(TraceError::NoAllocator(format!(
                 "no allocator to probe was found: {}",
