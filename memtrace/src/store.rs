@@ -21,8 +21,7 @@ use live::{Block, Inserted, ProcessBlocks, WORK_NUMBER_MAX};
 pub use settled::SettledRequest;
 use totals::Account;
 pub use totals::{
-    ByRule, ConnectionTotals, EndpointKey, EndpointTotals, ProcessTotals, ReasonTotals, Sum,
-    Unseen,
+    ByRule, ConnectionTotals, EndpointKey, EndpointTotals, ProcessTotals, ReasonTotals, Sum, Unseen,
 };
 pub use types::{TypeId, TypeSums, Types};
 

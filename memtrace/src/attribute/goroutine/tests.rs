@@ -41,7 +41,14 @@ impl Scene {
     fn runs(&mut self, tid: u32, context: u64) {
         let kind = GOROUTINE;
         let entered = 0;
-        self.say(tid, EventBody::Context { context, kind, entered });
+        self.say(
+            tid,
+            EventBody::Context {
+                context,
+                kind,
+                entered,
+            },
+        );
     }
 
     fn made(&mut self, tid: u32, context: u64, parent: u64) {
