@@ -22,6 +22,8 @@
 //! - a goroutine that is no request's own works for whoever handed it a value
 //!   last, and, once it has been handed some, for whoever waits for what it gives
 //!   in return (`goroutine`);
+//! - each message of a WebSocket, and each event of a stream of them, is a
+//!   request of its own; see `series`;
 //! - a wait for a single descriptor in the middle of a request (a database's
 //!   answer, say) is part of the request.
 
@@ -31,6 +33,7 @@ mod counter;
 mod goroutine;
 mod process;
 mod reason;
+mod series;
 mod strand;
 mod tls;
 mod work;
@@ -59,6 +62,10 @@ pub const LOSS_CONNECTIONS_FULL: &str = "connections_full";
 /// The name under which readings of counters are counted that cannot be right.
 pub const LOSS_COUNTER_IMPLAUSIBLE: &str = "counter_implausible";
 
+/// The name under which reads and writes are counted that held messages of a
+/// WebSocket, or server-sent events, that could not be told apart.
+pub const LOSS_MESSAGES_UNTOLD: &str = "messages_untold";
+
 /// The state from which the next event is judged.
 #[derive(Debug, Default)]
 pub struct Attributor {
@@ -68,6 +75,7 @@ pub struct Attributor {
     counters: Counters,
     overflow_told: u64,
     implausible_told: u64,
+    untold_told: u64,
     /// Messages whose cause, the next event, is not known yet.
     messages: Vec<Said>,
 }
@@ -325,6 +333,13 @@ impl Attributor {
                 total: self.implausible_told,
             });
         }
+        if self.connections.untold != self.untold_told {
+            self.untold_told = self.connections.untold;
+            out.push(Attributed::Loss {
+                cause: LOSS_MESSAGES_UNTOLD.to_owned(),
+                total: self.untold_told,
+            });
+        }
     }
 
     /// A process has ended, and all that belonged to it.
@@ -533,7 +548,8 @@ impl Attributor {
                     self.turn(pid, tid, Doing::unknown(reason), proven, out);
                 }
             }
-            Turn::Wrote(wrote, after) => {
+            Turn::Pushed(wrote, _) if self.works_for_another(strand, wrote) => {}
+            Turn::Wrote(wrote, after) | Turn::Pushed(wrote, after) => {
                 let next = match after {
                     AfterWrite::Same => Doing::request(wrote, How::Answered),
                     AfterWrite::Next(next) => Doing::request(next, How::Received),
@@ -611,6 +627,12 @@ impl Attributor {
             }
             (StreamId::Tls(_), Direction::Send) => false,
         }
+    }
+
+    /// Whether it is clear that a strand works for another request.
+    fn works_for_another(&self, strand: StrandId, request: RequestId) -> bool {
+        let claimed = self.strands.doing(strand).and_then(Doing::claimed);
+        claimed.is_some_and(|claimed| claimed != request)
     }
 
     /// Something was asked of another server: the answer is for the same.
@@ -736,7 +758,11 @@ impl Attributor {
             (Origin::Request(of), Some(request)) => request != of && !strands.in_progress(of),
             _ => false,
         };
-        if let Some(known) = strands.context_mut(process, context) {
+        let is_series = match origin {
+            Origin::Connection(known) => self.connections.is_series(known),
+            _ => false,
+        };
+        if let Some(known) = self.strands.context_mut(process, context) {
             // A loop receives for all its connections in the context in which it
             // was started.
             let of_loop = known.kind == ContextKind::Python
@@ -745,7 +771,8 @@ impl Attributor {
             known.origin = match origin {
                 Origin::Unknown if of_loop && request.is_some() => Origin::Unknown,
                 Origin::Unknown | Origin::Work(_) => Origin::Connection(conn),
-                Origin::Connection(other) if other != conn => Origin::Shared,
+                // A series may have others told of it.
+                Origin::Connection(other) if other != conn && !is_series => Origin::Shared,
                 Origin::Request(_) if outlived => Origin::Connection(conn),
                 origin @ (Origin::Request(_) | Origin::Connection(_) | Origin::Shared) => origin,
             };
@@ -806,6 +833,7 @@ impl Attributor {
         let (process, context) = (thread.process, thread.context);
         if for_new_events {
             self.strands.turns += 1;
+            self.connections.end_answered(process, out);
         }
         if for_new_events || !in_request {
             if let Some(thread) = self.strands.thread_mut(tid) {
@@ -883,6 +911,12 @@ impl Attributor {
         let Some(of_context) = self.strands.context_mut(process, context) else {
             return;
         };
+        // One that was made for a request that opened a series serves the series.
+        if let Origin::Request(request) = of_context.origin
+            && let Some(conn) = self.connections.series_of(request)
+        {
+            of_context.origin = Origin::Connection(conn);
+        }
         let resumed = std::mem::replace(&mut of_context.turn, turn) != turn;
         let doing = of_context.doing;
         let strand = StrandId::Context(process, context);

@@ -10,11 +10,12 @@ use crate::{
     attribute::{
         Attributed, Claim, ConnCount, ConnKind, EndedBy, How, Outcome, Owner, ProcessIndex, Reason,
         process::Processes,
+        series::Series,
         tls::{Call, Moved, Ties},
     },
     event::{Data, Direction},
     id::{ConnId, RequestId, SocketId, StreamId, WorkId},
-    message::{Abandoned, Defect, ExchangeId, Foreign, Message, Role},
+    message::{self, Abandoned, Defect, ExchangeId, Foreign, Message, Role},
     protocol::session::SESSIONS_MAX,
 };
 
@@ -61,6 +62,9 @@ pub enum Turn {
     /// It sent bytes of this request's response, so what it did until now and
     /// was unclear was for this request; it goes on with the second.
     Wrote(RequestId, AfterWrite),
+    /// It sent a message of a series for this request: the same, unless it works
+    /// for another, which may have others told of it.
+    Pushed(RequestId, AfterWrite),
 }
 
 /// When and where something was said.
@@ -102,6 +106,8 @@ struct Conn {
     ended: Option<RequestId>,
     /// The request that upgraded the connection and keeps it.
     upgraded: Option<Upgraded>,
+    /// The messages within an exchange.
+    series: Option<Series>,
     /// For connections on which the process is the client: on whose behalf bytes
     /// were last sent, or the connection opened.
     caller: Option<Caller>,
@@ -139,17 +145,25 @@ enum Tls {
     Plaintext,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Exchange {
     id: ExchangeId,
     request: RequestId,
+    /// Its route, once it is named.
+    route: String,
+    /// Bytes of the request, once it is there.
+    request_bytes: u64,
+    /// Bytes of the response's head, once it is there.
+    head_bytes: u64,
     /// A byte of its response was seen.
     responding: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Upgraded {
+    id: ExchangeId,
     request: RequestId,
+    route: String,
     request_bytes: u64,
     response_bytes: u64,
 }
@@ -163,6 +177,12 @@ pub struct Connections {
     request_next: u32,
     /// Connections that were not followed because there were too many.
     pub overflow: u64,
+    /// Reads and writes of series of which the messages were not told apart.
+    pub untold: u64,
+    /// Series by the requests that opened them.
+    series: HashMap<RequestId, Key>,
+    /// Where a message has been answered and has not ended.
+    answered: Vec<Key>,
 }
 
 impl Connections {
@@ -216,6 +236,7 @@ impl Connections {
             front_before: None,
             ended: None,
             upgraded: None,
+            series: None,
             caller: None,
             asking: false,
             used: false,
@@ -269,6 +290,7 @@ impl Connections {
         if let Some(conn) = self.known(stream, moment.process, out) {
             conn.process = moment.process;
             conn.front_before = Some(conn.front());
+            let before = conn.series.as_ref().map(|series| series.opener);
             for message in messages {
                 match (message, stream) {
                     (Message::Foreign(Foreign::Tls), StreamId::Socket(_)) => {
@@ -277,14 +299,57 @@ impl Connections {
                     _ => conn.message(message, &mut request_next, moment, processes, out),
                 }
             }
+            let alone = conn.told != Told::Nothing;
+            let after = conn.series.as_ref().map(|series| series.opener);
+            let answered = conn.series.as_ref().is_some_and(Series::is_answered);
+            if before != after {
+                before.map(|opener| self.series.remove(&opener));
+                after.map(|opener| self.series.insert(opener, key));
+            }
             // One that has had a request as a connection of its own remains one.
             if let Key::Tls(process, session) = key
-                && conn.told != Told::Nothing
+                && alone
             {
                 self.ties.leave_alone((process, session));
             }
+            if answered && !self.answered.contains(&key) {
+                self.answered.push(key);
+            }
         }
         self.request_next = request_next;
+        let is_cut = |message: &&Message| matches!(message, Message::SeriesCut { .. });
+        self.untold += messages.iter().filter(is_cut).count() as u64;
+    }
+
+    /// The connection on which a request has opened a series that lasts.
+    pub fn series_of(&self, opener: RequestId) -> Option<ConnRef> {
+        let key = *self.series.get(&opener)?;
+        let id = self.conns.get(&key)?.id;
+        Some(ConnRef { key, id })
+    }
+
+    /// Whether a connection carries a series.
+    pub fn is_series(&self, conn: ConnRef) -> bool {
+        self.get(conn).is_some_and(|conn| conn.series.is_some())
+    }
+
+    /// A thread of the process waits for new events: its messages that were
+    /// answered are over.
+    pub fn end_answered(&mut self, process: ProcessIndex, out: &mut Vec<Attributed>) {
+        let conns = &mut self.conns;
+        self.answered.retain(|key| match conns.get_mut(key) {
+            Some(conn) if conn.process == process => {
+                if let Some(series) = &mut conn.series {
+                    // Another may have begun meanwhile.
+                    if series.is_answered() {
+                        series.end_received(out);
+                    }
+                }
+                false
+            }
+            Some(_) => true,
+            None => false,
+        });
     }
 
     /// A call for a TLS session is about to be stated, or what it moved: ties
@@ -373,7 +438,10 @@ impl Connections {
     /// answers requests on it.
     pub fn current(&self, conn: ConnRef) -> Option<RequestId> {
         let conn = self.get(conn)?;
-        match (conn.role, conn.upgraded) {
+        if let Some(series) = &conn.series {
+            return series.current();
+        }
+        match (conn.role, &conn.upgraded) {
             (Some(Role::Server), Some(upgraded)) => Some(upgraded.request),
             (Some(Role::Server), None) => conn.front(),
             (Some(Role::Client) | None, _) => None,
@@ -465,7 +533,12 @@ impl Connections {
                 || conn.exchanges.iter().any(|owed| owed.request == request)
                 || conn
                     .upgraded
+                    .as_ref()
                     .is_some_and(|upgraded| upgraded.request == request)
+                || conn
+                    .series
+                    .as_ref()
+                    .is_some_and(|series| series.current() == Some(request))
         })
     }
 
@@ -512,7 +585,11 @@ impl Connections {
                 ts_ns,
             });
         }
-        if let Some(upgraded) = conn.upgraded {
+        if let Some(series) = conn.series.take() {
+            self.series.remove(&series.opener);
+            series.end(ended_by, out);
+        }
+        if let Some(upgraded) = conn.upgraded.take() {
             out.push(Attributed::RequestEnd {
                 request: upgraded.request,
                 outcome: Outcome::Complete,
@@ -563,7 +640,7 @@ impl Conn {
         if data.direction == Direction::Send {
             return Turn::Stay;
         }
-        match (self.exchanges.len(), self.front(), self.upgraded) {
+        match (self.exchanges.len(), self.front(), &self.upgraded) {
             (_, _, Some(upgraded)) => Turn::To(received(upgraded.request, How::Received)),
             // Of several under way nobody knows yet which it is for.
             (1, Some(request), None) => Turn::To(received(request, How::Received)),
@@ -580,6 +657,20 @@ impl Conn {
         self.process = process;
         self.peer_gone |= data.direction == Direction::Recv && data.len == 0;
         let front_before = self.front_before.take().unwrap_or_else(|| self.front());
+        if let (Some(series), None) = (&mut self.series, front_before) {
+            return match data.direction {
+                Direction::Send => match series.take_wrote() {
+                    Some((request, true)) => Turn::Pushed(request, AfterWrite::Ended),
+                    Some((request, false)) => Turn::Pushed(request, AfterWrite::Same),
+                    None => Turn::Stay,
+                },
+                Direction::Recv => match series.current() {
+                    Some(request) => Turn::To(received(request, How::Received)),
+                    None if data.len == 0 => Turn::To(Owner::Reason(Reason::ConnectionClosed)),
+                    None => Turn::Stay,
+                },
+            };
+        }
         if let Some(upgraded) = &mut self.upgraded {
             match data.direction {
                 Direction::Recv => {
@@ -613,6 +704,9 @@ impl Conn {
                 self.exchanges.push_back(Exchange {
                     id: exchange,
                     request,
+                    route: String::new(),
+                    request_bytes: 0,
+                    head_bytes: 0,
                     responding: false,
                 });
                 self.malformed = false;
@@ -634,8 +728,11 @@ impl Conn {
                 head_bytes: _,
                 complete: _,
             } => {
-                if let Some(request) = self.request(exchange) {
-                    let (method, route) = processes.route(self.process, method, target);
+                let process = self.process;
+                if let Some(exchange) = self.exchange_mut(exchange) {
+                    let request = exchange.request;
+                    let (method, route) = processes.route(process, method, target);
+                    exchange.route.clone_from(&route);
                     out.push(Attributed::RequestNamed {
                         request,
                         protocol: protocol.family(),
@@ -647,9 +744,11 @@ impl Conn {
             Message::ResponseHead {
                 exchange,
                 status,
-                head_bytes: _,
+                head_bytes,
             } => {
-                if let Some(request) = self.request(exchange) {
+                if let Some(exchange) = self.exchange_mut(exchange) {
+                    exchange.head_bytes = head_bytes;
+                    let request = exchange.request;
                     out.push(Attributed::RequestStatus { request, status });
                 }
             }
@@ -678,17 +777,18 @@ impl Conn {
                 request_bytes,
             } => {
                 out.push(Attributed::ConnCount(ConnCount::Upgraded));
-                if let Some(request) = self.take_request(exchange) {
+                if let Some(exchange) = self.take_exchange(exchange) {
                     self.upgraded = Some(Upgraded {
-                        request,
+                        id: exchange.id,
+                        request: exchange.request,
+                        route: exchange.route,
                         request_bytes,
                         response_bytes,
                     });
                 }
             }
             Message::ResponseBegin { exchange } => {
-                let exchange = self.exchanges.iter_mut().find(|other| other.id == exchange);
-                if let Some(exchange) = exchange {
+                if let Some(exchange) = self.exchange_mut(exchange) {
                     exchange.responding = true;
                 }
             }
@@ -709,14 +809,58 @@ impl Conn {
                     out.push(Attributed::RequestStatus { request, status });
                 }
             }
-            Message::RequestEnd { .. }
-            | Message::Interim { .. }
-            | Message::Carries { .. }
-            | Message::SeriesBegin { .. }
-            | Message::SeriesMessageBegin { .. }
-            | Message::SeriesMessage { .. }
-            | Message::SeriesCut { .. } => {}
+            Message::SeriesBegin { exchange, series } => {
+                self.begin_series(exchange, series, moment, out);
+            }
+            Message::SeriesMessageBegin { exchange, .. }
+            | Message::SeriesMessage { exchange, .. }
+            | Message::SeriesCut { exchange, .. } => {
+                if let Some(series) = self.series.as_mut().filter(|series| series.is_of(exchange)) {
+                    series.message(message, request_next, self.process, moment, out);
+                }
+            }
+            Message::RequestEnd {
+                exchange,
+                request_bytes,
+            } => {
+                if let Some(exchange) = self.exchange_mut(exchange) {
+                    exchange.request_bytes = request_bytes;
+                }
+            }
+            Message::Interim { .. } | Message::Carries { .. } => {}
         }
+    }
+
+    /// The request that opens a series ends where it begins.
+    fn begin_series(
+        &mut self,
+        exchange: ExchangeId,
+        kind: message::Series,
+        moment: Moment,
+        out: &mut Vec<Attributed>,
+    ) {
+        let upgraded = self.upgraded.take_if(|upgraded| upgraded.id == exchange);
+        let opener = upgraded.or_else(|| {
+            let exchange = self.take_exchange(exchange)?;
+            Some(Upgraded {
+                id: exchange.id,
+                request: exchange.request,
+                route: exchange.route,
+                request_bytes: exchange.request_bytes,
+                response_bytes: exchange.head_bytes,
+            })
+        });
+        let Some(opener) = opener else { return };
+        self.ended = Some(opener.request);
+        out.push(Attributed::RequestEnd {
+            request: opener.request,
+            outcome: Outcome::Complete,
+            request_bytes: opener.request_bytes,
+            response_bytes: opener.response_bytes,
+            ts_ns: moment.ts_ns,
+        });
+        let series = Series::new(exchange, opener.request, self.id, kind, opener.route);
+        self.series = Some(series);
     }
 
     /// The two messages that end an exchange.
@@ -760,7 +904,10 @@ impl Conn {
             }
             _ => return,
         };
-        if let Some(request) = self.take_request(exchange) {
+        if let Some(series) = self.series.take_if(|series| series.is_of(exchange)) {
+            series.end(moment.ended_by.unwrap_or_else(|| self.ended_by()), out);
+        }
+        if let Some(Exchange { request, .. }) = self.take_exchange(exchange) {
             self.ended = Some(request);
             out.push(Attributed::RequestEnd {
                 request,
@@ -792,12 +939,16 @@ impl Conn {
             .map(|exchange| exchange.request)
     }
 
-    fn take_request(&mut self, exchange: ExchangeId) -> Option<RequestId> {
+    fn exchange_mut(&mut self, exchange: ExchangeId) -> Option<&mut Exchange> {
+        self.exchanges.iter_mut().find(|other| other.id == exchange)
+    }
+
+    fn take_exchange(&mut self, exchange: ExchangeId) -> Option<Exchange> {
         let at = self
             .exchanges
             .iter()
             .position(|other| other.id == exchange)?;
-        self.exchanges.remove(at).map(|exchange| exchange.request)
+        self.exchanges.remove(at)
     }
 
     fn server_turn(&self, data: &Data, front_before: Option<RequestId>) -> Turn {
