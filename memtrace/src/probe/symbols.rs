@@ -130,6 +130,15 @@ struct Table {
     dynamic: bool,
 }
 
+/// An entry of a symbol table.
+#[derive(Clone, Copy)]
+struct Raw {
+    name: u32,
+    kind: elf::SymbolType,
+    address: u64,
+    size: u64,
+}
+
 /// An ELF file under inspection.
 #[derive(Debug)]
 pub struct ElfFile<R> {
@@ -298,12 +307,46 @@ impl<R: Read + Seek> ElfFile<R> {
         want: &dyn Fn(&str) -> bool,
         found: &mut Symbols,
     ) -> Result<(), ElfError> {
-        struct Raw {
-            name: u32,
-            resolver: bool,
-            address: u64,
-            size: u64,
+        let kinds = [elf::STT_FUNC, elf::STT_GNU_IFUNC];
+        for (name, raw) in self.named(table, &kinds, want)? {
+            if raw.kind == elf::STT_GNU_IFUNC {
+                found.resolvers.push(name);
+                continue;
+            }
+            let Some(file_offset) = self.code_offset(raw.address) else {
+                continue;
+            };
+            found.functions.push(Symbol {
+                name,
+                address: raw.address,
+                size: raw.size,
+                file_offset,
+            });
         }
+        Ok(())
+    }
+
+    /// The variables which the file defines and whose names `want` accepts: name
+    /// → virtual address in the file's own numbering.
+    pub fn variables(
+        &mut self,
+        want: &dyn Fn(&str) -> bool,
+    ) -> Result<HashMap<String, u64>, ElfError> {
+        let mut found = HashMap::new();
+        for table in self.tables.clone() {
+            let named = self.named(table, &[elf::STT_OBJECT], want)?;
+            found.extend(named.into_iter().map(|(name, raw)| (name, raw.address)));
+        }
+        Ok(found)
+    }
+
+    /// The defined symbols of these kinds whose names `want` accepts.
+    fn named(
+        &mut self,
+        table: Table,
+        kinds: &[elf::SymbolType],
+        want: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<(String, Raw)>, ElfError> {
         let count = table.symbols.len / ENTRY_BYTES as u64;
         if count > SYMBOLS_MAX {
             return Err(ElfError::Damaged("symbol table"));
@@ -314,26 +357,22 @@ impl<R: Read + Seek> ElfFile<R> {
             let Some(entry) = window.entry(&mut self.reader, index)? else {
                 break;
             };
-            let resolver = match elf::SymbolType(entry[4] & 0xf) {
-                elf::STT_FUNC => false,
-                elf::STT_GNU_IFUNC => true,
-                // Objects, sections, files: not functions.
-                _ => continue,
-            };
+            let kind = elf::SymbolType(entry[4] & 0xf);
             let section = u16::from_le_bytes([entry[6], entry[7]]);
             let address = u64_at(&entry, 8);
-            if section == 0 || address == 0 {
+            if !kinds.contains(&kind) || section == 0 || address == 0 {
                 continue;
             }
             raws.push(Raw {
                 name: u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]),
-                resolver,
+                kind,
                 address,
                 size: u64_at(&entry, 16),
             });
         }
         // In the order of the names, one pass over them is enough.
         raws.sort_unstable_by_key(|raw| raw.name);
+        let mut named = Vec::new();
         let mut window = Window::new(table.names);
         for raw in raws {
             let Some(name) = window.name(&mut self.reader, u64::from(raw.name))? else {
@@ -341,24 +380,11 @@ impl<R: Read + Seek> ElfFile<R> {
             };
             // Full tables may carry the version in the name.
             let name = name.split('@').next().unwrap_or_default();
-            if !want(name) {
-                continue;
+            if want(name) {
+                named.push((name.to_owned(), raw));
             }
-            if raw.resolver {
-                found.resolvers.push(name.to_owned());
-                continue;
-            }
-            let Some(file_offset) = self.code_offset(raw.address) else {
-                continue;
-            };
-            found.functions.push(Symbol {
-                name: name.to_owned(),
-                address: raw.address,
-                size: raw.size,
-                file_offset,
-            });
         }
-        Ok(())
+        Ok(named)
     }
 
     /// The pointers that the loader fills with the addresses of functions whose
@@ -411,6 +437,22 @@ impl<R: Read + Seek> ElfFile<R> {
             }
         }
         Ok(imports)
+    }
+
+    /// What the loader has added to the file's own addresses, seen from where it
+    /// mapped the part of the code that begins at a file offset.
+    pub fn moved(&self, mapped_at: u64, offset: u64) -> Option<u64> {
+        // A mapping begins with the page that the segment's first byte is in.
+        const PAGE_BYTES_MAX: u64 = 64 << 10;
+        let segment = self.segments.iter().find(|segment| {
+            segment.executable
+                && segment.offset.saturating_sub(offset) < PAGE_BYTES_MAX
+                && offset < segment.offset.saturating_add(segment.len)
+        })?;
+        let own = segment
+            .address
+            .wrapping_add(offset.wrapping_sub(segment.offset));
+        Some(mapped_at.wrapping_sub(own))
     }
 
     /// The file offset of the code at a virtual address.
