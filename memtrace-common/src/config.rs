@@ -93,6 +93,10 @@ pub struct Target {
     pub locks_until: u64,
     /// What there is to know of a Go program's runtime.
     pub go: GoTarget,
+    /// Where Java threads count what they allocate.
+    pub jvm: JvmTarget,
+    /// Where PHP keeps the heap of its request.
+    pub php: PhpTarget,
 }
 
 /// Where a Go program's runtime keeps what tells its goroutines apart.
@@ -115,6 +119,47 @@ pub struct GoTarget {
 }
 
 const _: () = assert!(size_of::<GoTarget>() == 24);
-const _: () = assert!(size_of::<Target>() == 56);
+
+/// Where the threads of a Java virtual machine (HotSpot) count what they
+/// allocate.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JvmTarget {
+    /// Where a thread keeps the address of its `JavaThread`, bytes from its
+    /// `pthread_t`; 0: counters are not read.
+    pub java_thread: u32,
+    /// `_osthread`, bytes into a `JavaThread`.
+    pub os_thread: u32,
+    /// `OSThread::_pthread_id`.
+    pub pthread_id: u32,
+    /// `_allocated_bytes`, bytes into a `JavaThread`: without the open buffer.
+    pub allocated: u32,
+    /// `_tlab._start`, bytes into a `JavaThread`: the open buffer.
+    pub buffer_start: u32,
+    /// `_tlab._top`, bytes into a `JavaThread`: how far it is used.
+    pub buffer_top: u32,
+    /// `_cont_entry`, bytes into a `JavaThread`: not null while it carries a
+    /// virtual thread. 0: there are no virtual threads.
+    pub continuation: u32,
+    /// Set to 1 by the kernel programs when they meet a thread that carries a
+    /// virtual thread.
+    pub carriers_met: u32,
+}
+
+/// Where PHP (without threads) keeps the heap of the request that it serves.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PhpTarget {
+    /// Address of the pointer to the heap; 0: it is not read.
+    pub heap_at: u64,
+    /// Bytes in use, bytes into the heap.
+    pub size: u32,
+    /// Most bytes in use since the request began, bytes into the heap.
+    pub peak: u32,
+}
+
+const _: () = assert!(size_of::<JvmTarget>() == 32);
+const _: () = assert!(size_of::<PhpTarget>() == 16);
+const _: () = assert!(size_of::<Target>() == 104);
 const _: () = assert!(size_of::<KernelOffsets>() == 104);
 const _: () = assert!(size_of::<Config>() == 112);

@@ -11,6 +11,7 @@
 
 mod alloc;
 mod context;
+mod counter;
 mod emit;
 mod go;
 mod kernel;

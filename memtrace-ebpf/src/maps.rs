@@ -110,6 +110,8 @@ pub struct ThreadState {
     pub greenlet: u64,
     /// The goroutine stated last; 0 if none was.
     pub goroutine: u64,
+    /// One more than what its runtime's counter said last; 0 if it said nothing.
+    pub counted: u64,
 }
 
 /// No runtime counts this far: the context is stated again.
@@ -200,6 +202,7 @@ const EMPTY: ThreadState = ThreadState {
     entered: 0,
     greenlet: 0,
     goroutine: 0,
+    counted: 0,
 };
 
 /// Process and thread id of the current task.

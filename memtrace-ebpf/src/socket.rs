@@ -28,6 +28,7 @@ use memtrace_common::{
 
 use crate::{
     context,
+    counter,
     emit::{QUIET, URGENT, header, record},
     go,
     kernel::{StreamSocket, read, stream_socket},
@@ -228,6 +229,9 @@ fn entered(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4]) {
             let Some(socket) = stream_socket(fd) else {
                 return;
             };
+            if let Some(state) = existing_thread_state(tid) {
+                counter::state_if_changed(pid, tid, state);
+            }
             if matches!(call, WatchedCall::Shutdown) {
                 state_fact(pid, tid, Kind::Shutdown, 0, &socket, fd, args[1] as u32);
             } else {
@@ -395,10 +399,12 @@ fn is_final(errno: i64) -> bool {
 }
 
 /// The thread takes part in a connection: the context in which it does is
-/// stated before, and again before whatever it does next; so is its next wait.
+/// stated before, and again before whatever it does next; so is what it has
+/// allocated until now, and its next wait.
 #[inline(always)]
 pub fn touched(pid: u32, tid: u32, state: &mut ThreadState) {
     context::state_if_changed(pid, tid, state);
+    counter::state_if_changed(pid, tid, state);
     state.active = 1;
     state.entered = ANEW;
 }
@@ -639,6 +645,7 @@ fn wait(pid: u32, tid: u32, kind: WaitKind, descriptors: u32) {
         return;
     }
     context::state_if_changed(pid, tid, state);
+    counter::state_if_changed(pid, tid, state);
     state.active = 0;
     state.entered = ANEW;
     record(
