@@ -20,7 +20,7 @@ use super::{
     load::{Kernel, UprobeKind},
     maps::FileIdentity,
     python::Python,
-    runtime::go::Go,
+    runtime::{go::Go, php::Php},
     sys::{self, Side},
     tls::{self, TlsObject},
 };
@@ -113,6 +113,7 @@ enum Subject {
     Contexts,
     Tls,
     Go,
+    HeapEnd,
 }
 
 /// Everything that is attached.
@@ -353,6 +354,21 @@ impl Links {
             self.attach_sites(kernel, pid, &path, program, Side::Entry, &sites)?;
         }
         self.done(pid, go.file, Subject::Go);
+        Ok(())
+    }
+
+    /// Watches a PHP process give up the heaps of its requests.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn attach_heap_end(&mut self, kernel: &Kernel, pid: u32, php: &Php) -> io::Result<()> {
+        if !self.is_new(pid, php.file(), Subject::HeapEnd) {
+            return Ok(());
+        }
+        let sites = [(php.heap_end_offset, 0)];
+        let path = php.attach_path();
+        self.attach_sites(kernel, pid, &path, "heap_end", Side::Entry, &sites)?;
+        self.done(pid, php.file(), Subject::HeapEnd);
         Ok(())
     }
 

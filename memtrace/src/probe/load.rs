@@ -205,6 +205,28 @@ impl Kernel {
         )
     }
 
+    /// What the kernel programs know of a process.
+    ///
+    /// # Errors
+    /// It is not traced.
+    pub fn target(&mut self, pid: u32) -> Result<Target, LoadError> {
+        let PodTarget(target) = self.targets()?.get(&pid, 0).map_err(LoadError::refused)?;
+        Ok(target)
+    }
+
+    /// Changes what is known of a traced process.
+    ///
+    /// # Errors
+    /// It is not traced, or the map is full.
+    pub fn change_target(
+        &mut self,
+        pid: u32,
+        change: impl FnOnce(Target) -> Target,
+    ) -> Result<(), LoadError> {
+        let target = change(self.target(pid)?);
+        self.set_target(pid, target)
+    }
+
     /// Stops stating facts about a process; unknown ones are ignored.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use memtrace_common::{config::Target as KernelTarget, loss::Loss};
+use memtrace_common::{config::Target as KernelTarget, event::CounterKind, loss::Loss};
 use thiserror::Error;
 
 use super::{
@@ -22,6 +22,7 @@ use super::{
     discover::{DiscoverError, ObjectCache},
     load::{Kernel, LoadError, LoadOptions},
     lock::{self, Lock},
+    runtime::counters::Counters,
     runtimes::Runtimes,
     sys,
     target::{Selector, TargetError, descendants, process, sockets},
@@ -37,6 +38,9 @@ const RESOLVE_EVERY: Duration = Duration::from_millis(100);
 /// After a library was mapped: looked for soon, and once more for one that
 /// was not there yet.
 const RESCAN_AFTER: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+/// How often the counters of runtimes are read here: of threads that the kernel
+/// programs never come by.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Records taken from the ring before the caller gets its turn.
 const RECORDS_PER_POLL: usize = 100_000;
 
@@ -113,6 +117,7 @@ struct Target {
     tls: Vec<String>,
     trouble: Vec<String>,
     runtimes: Runtimes,
+    counters: Counters,
     probed_after_ns: u64,
     _lock: Lock,
 }
@@ -128,6 +133,9 @@ pub struct Tracer {
     targets: BTreeMap<u32, Target>,
     rescans: Vec<(Instant, u32)>,
     resolve_at: Instant,
+    sample_at: Instant,
+    /// Readings that wait until the ring is empty.
+    samples: Vec<RawEvent>,
     lost_told: HashMap<&'static str, u64>,
     undecodable: u64,
     unprobed: u64,
@@ -170,6 +178,8 @@ impl Tracer {
             targets: BTreeMap::new(),
             rescans: Vec::new(),
             resolve_at: Instant::now() + RESOLVE_EVERY,
+            sample_at: Instant::now(),
+            samples: Vec::new(),
             lost_told: HashMap::new(),
             undecodable: 0,
             unprobed: 0,
@@ -271,6 +281,9 @@ impl Tracer {
     /// Hands every record in the ring to `sink`, and does what they ask for.
     /// Returns whether there may be more.
     pub fn poll(&mut self, sink: &mut dyn FnMut(RawEvent)) -> bool {
+        if self.sample_at <= Instant::now() && self.samples.is_empty() {
+            self.sample(sink);
+        }
         let mut taken = 0;
         while taken < RECORDS_PER_POLL {
             let Some(record) = self.ring.next() else {
@@ -291,6 +304,11 @@ impl Tracer {
                 }
                 Err(_) => self.undecodable += 1,
             }
+        }
+        // Every fact that is older than the readings has been stated now, so
+        // that nobody is taken for working for whom it did before.
+        if taken < RECORDS_PER_POLL {
+            self.samples.drain(..).for_each(&mut *sink);
         }
         self.rescan(sink);
         self.resolve(sink);
@@ -324,6 +342,9 @@ impl Tracer {
     /// Takes every probe off the targets, then hands out what is still in the
     /// ring.
     pub fn stop(mut self, sink: &mut dyn FnMut(RawEvent)) {
+        if self.samples.is_empty() {
+            self.sample(sink);
+        }
         self.links.detach_all();
         self.options.selectors.clear();
         while let Some(decoded) = self.ring.next().map(|record| decode::record(&record)) {
@@ -335,6 +356,7 @@ impl Tracer {
                 Err(_) => self.undecodable += 1,
             }
         }
+        self.samples.drain(..).for_each(&mut *sink);
         self.poll_lost(sink);
     }
 
@@ -350,6 +372,35 @@ impl Tracer {
         }
     }
 
+    /// Reads the counters of all threads.
+    fn sample(&mut self, sink: &mut dyn FnMut(RawEvent)) {
+        self.sample_at = Instant::now() + SAMPLE_EVERY;
+        let mut changed = Vec::new();
+        for (pid, target) in &mut self.targets {
+            if target
+                .counters
+                .look(*pid, &mut self.kernel, &mut self.links)
+            {
+                changed.push(*pid);
+            }
+            for reading in target.counters.readings() {
+                let mut sample = own(
+                    *pid,
+                    EventBody::Counter {
+                        kind: CounterKind::ThreadAllocated,
+                        value: reading.allocated,
+                        peak: 0,
+                    },
+                );
+                sample.event.tid = reading.tid;
+                self.samples.push(sample);
+            }
+        }
+        for pid in changed {
+            self.describe(pid, sink);
+        }
+    }
+
     /// Does what the collector must do about events that it has passed on.
     fn answer(&mut self, sink: &mut dyn FnMut(RawEvent)) {
         for event in std::mem::take(&mut self.control) {
@@ -362,6 +413,7 @@ impl Tracer {
                 EventBody::Exec { .. } => {
                     if let Some(target) = self.targets.get_mut(&event.pid) {
                         target.runtimes = Runtimes::default();
+                        target.counters.forget();
                         self.describe(event.pid, sink);
                     }
                     self.schedule_rescans(event.pid);
@@ -467,6 +519,7 @@ impl Tracer {
                 tls: Vec::new(),
                 trouble: Vec::new(),
                 runtimes: Runtimes::default(),
+                counters: Counters::default(),
                 probed_after_ns: 0,
                 _lock: lock,
             },
@@ -504,6 +557,9 @@ impl Tracer {
         let mut changed = target
             .runtimes
             .attach(&mut self.kernel, &mut self.links, pid);
+        target
+            .counters
+            .probe(pid, &mut self.kernel, &mut self.links);
         match self.cache.discover(pid) {
             Ok(found) => {
                 let nothing = found.nothing.filter(|_| target.runtimes.heap().is_none());
@@ -587,7 +643,12 @@ impl Tracer {
                 allocators,
                 tls: target.tls.clone(),
                 origin: target.origin,
-                trouble: [target.trouble.clone(), target.runtimes.trouble()].concat(),
+                trouble: [
+                    target.trouble.clone(),
+                    target.runtimes.trouble(),
+                    target.counters.trouble().cloned().collect(),
+                ]
+                .concat(),
                 probed_after_ns: target.probed_after_ns,
             }),
         ));
