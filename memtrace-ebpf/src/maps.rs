@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     helpers::bpf_get_current_pid_tgid,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use memtrace_common::{
     config::{Config, Target},
@@ -74,6 +74,11 @@ pub static TARGETS: HashMap<u32, Target> =
 /// Watched system calls: `WatchedCall` by system call number, 0 for the rest.
 #[map]
 pub static SYSCALLS: Array<u32> = Array::with_max_entries(SYSCALLS_MAX, 0);
+
+/// The program that goes on where one ends: together they would be too much for
+/// the verifier of a 6.1 kernel.
+#[map]
+pub static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Number of traced processes whose runtime contexts are read: with none, an
 /// allocation need not look for its process's entry.

@@ -27,13 +27,12 @@ use memtrace_common::{
 };
 
 use crate::{
-    context,
-    counter,
+    context, counter,
     emit::{QUIET, URGENT, header, record},
     go,
     kernel::{StreamSocket, read, stream_socket},
     maps::{
-        ANEW, EVENTS, SYSCALLS, ThreadState, current, existing_thread_state, is_target, lost,
+        ANEW, EVENTS, NEXT, SYSCALLS, ThreadState, current, existing_thread_state, is_target, lost,
         thread_state,
     },
 };
@@ -47,6 +46,9 @@ const ECONNRESET: i64 = 104;
 const ENOTCONN: i64 = 107;
 const ETIMEDOUT: i64 = 110;
 const EINPROGRESS: i64 = 115;
+
+/// Place of [`syscall_returned`] in [`NEXT`].
+const NEXT_SYSCALL_RETURNED: u32 = 0;
 
 /// Payload room of the smallest data record.
 const PAYLOAD_TINY: usize = 64;
@@ -91,9 +93,9 @@ pub fn syscall_exit(ctx: RawTracePointContext) -> i32 {
     let Some(number) = syscall_number(regs) else {
         return 0;
     };
-    let Some(call) = watched(number) else {
+    if watched(number).is_none() {
         return 0;
-    };
+    }
     let (pid, tid) = current();
     if !is_target(pid) {
         return 0;
@@ -104,8 +106,23 @@ pub fn syscall_exit(ctx: RawTracePointContext) -> i32 {
     {
         go::state_at_system_call(pid, tid, &go, regs);
     }
+    // Does not return where it works, and there is nothing to be done where it
+    // does not: the collector puts the program there before this one runs.
+    // SAFETY: both are programs of the same kind.
+    let _ = unsafe { NEXT.tail_call(&ctx, NEXT_SYSCALL_RETURNED) };
+    0
+}
+
+/// What [`syscall_exit`] goes on with: a watched call of a traced process.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn syscall_returned(ctx: RawTracePointContext) -> i32 {
+    let regs: u64 = ctx.arg(0);
+    let Some(call) = syscall_number(regs).and_then(watched) else {
+        return 0;
+    };
+    let (pid, tid) = current();
     if let Some(args) = arguments(regs, false) {
-        returned(pid, tid, call, args, result);
+        returned(pid, tid, call, args, ctx.arg(1));
     }
     0
 }

@@ -153,6 +153,7 @@ impl Kernel {
             uprobes: UprobeKind::PerfEvent,
         };
         kernel.load_programs(&object)?;
+        kernel.link_programs()?;
         Ok(kernel)
     }
 
@@ -338,6 +339,18 @@ impl Kernel {
         Ok(())
     }
 
+    /// Tells programs where they go on.
+    fn link_programs(&self) -> Result<(), LoadError> {
+        let next = self.program("syscall_returned").map_err(refused_io)?;
+        let map = self
+            .maps
+            .get("NEXT")
+            .and_then(map_data)
+            .ok_or_else(|| missing("NEXT"))?;
+        let fd = next.as_raw_fd().to_ne_bytes();
+        sys::set_map_contents(map.fd().as_fd(), &fd, false).map_err(refused_io)
+    }
+
     fn load_program(
         &mut self,
         object: &Object,
@@ -418,6 +431,7 @@ fn make_maps(object: &Object, ring_bytes: u32) -> Result<HashMap<String, Map>, L
             "EVENTS" => Map::RingBuf(data),
             "TARGETS" | "THREADS" => Map::HashMap(data),
             "LOST" => Map::PerCpuArray(data),
+            "NEXT" => Map::ProgramArray(data),
             _ => Map::Array(data),
         };
         maps.insert(name.clone(), map);
@@ -449,9 +463,11 @@ fn relocate(object: &mut Object, maps: &HashMap<String, Map>) -> Result<(), Load
 
 fn map_data(map: &Map) -> Option<&MapData> {
     match map {
-        Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data) => {
-            Some(data)
-        }
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::ProgramArray(data)
+        | Map::RingBuf(data) => Some(data),
         _ => None,
     }
 }
