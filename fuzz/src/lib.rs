@@ -3,3 +3,4 @@
 pub mod captures;
 pub mod conversation;
 pub mod events;
+pub mod exchanges;
