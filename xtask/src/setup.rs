@@ -27,6 +27,9 @@ const PACKAGES: &[&str] = &[
     "libmimalloc2.0",
     // Servers.
     "nginx",
+    "php-fpm",
+    "uwsgi-core",
+    "uwsgi-plugin-python3",
     "python3",
     "python3-venv",
     // Go's own toolchain, as Debian has it; see GO_TOOLCHAINS for later ones.
