@@ -91,7 +91,7 @@ fn every_build() -> anyhow::Result<()> {
     };
     for way in Build::ALL {
         let program = build(&Toolchain::newest()?, way)?;
-        mixed(&program, 8, 100).map_err(|error| error.context(format!("{way:?}")))?;
+        mixed(&program, 8, 160).map_err(|error| error.context(format!("{way:?}")))?;
     }
     Ok(())
 }
