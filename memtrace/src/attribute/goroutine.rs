@@ -149,6 +149,3 @@ impl Attributor {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use memtrace_common::event::{Addresses, ContextKind, HandoverKind};
 
-use crate::{
+use memtrace::{
     attribute::{Attributor, Reason},
     event::{Data, Direction, Event, EventBody, Handover, SocketFact},
     id::{SocketId, StreamId},
