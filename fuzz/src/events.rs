@@ -121,7 +121,12 @@ fn data(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<(Data, Captured)
         more: flags & 2 != 0,
         unreadable,
     };
-    Ok((data, Captured { payload, tail }))
+    let captured = Captured {
+        payload,
+        tail,
+        ..Captured::default()
+    };
+    Ok((data, captured))
 }
 
 fn process(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<ProcessFact> {

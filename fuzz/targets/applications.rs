@@ -58,7 +58,12 @@ fuzz_target!(|input: &[u8]| {
         1 => tell!(uwsgi::Connection::new(), &acts, itself, close_side),
         2 => tell!(ajp::Connection::new(), &acts, itself, close_side),
         3 => tell!(Session::accepted(), &acts, direction, close_direction),
-        _ => tell!(Session::found(choice > 127), &acts, direction, close_direction),
+        _ => tell!(
+            Session::found(choice > 127),
+            &acts,
+            direction,
+            close_direction
+        ),
     };
     exchanges::each_has_one_end(&messages);
 });
