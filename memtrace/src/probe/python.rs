@@ -6,8 +6,8 @@
 //! that have asyncio or uvloop are looked into: elsewhere contexts tell nothing.
 //!
 //! Versions 3.8 to 3.14, on x86-64. What is believed of a version is compared
-//! with the process first ([`layout`]) and with the interpreter's own code
-//! ([`code`]); the kernel programs compare the thread that a state names with
+//! with the process first (`layout`) and with the interpreter's own code
+//! (`code`); the kernel programs compare the thread that a state names with
 //! the thread that runs. What does not fit gives no context rather than a wrong
 //! one.
 

@@ -5,7 +5,7 @@
 //! A request is a header (modifier, length of the variables in two bytes, the
 //! lower first, second modifier), the variables, and a body of the length that
 //! they tell. The response is HTTP/1, or whatever is sent until the close: that
-//! is [`http1`](super::http1)'s to follow.
+//! is [`http1`]'s to follow.
 
 use super::cgi::{Coding, Facts, Variables};
 use super::http1::{self, Bytes, RequestFacts};
