@@ -241,6 +241,9 @@ pub struct DataHead {
     pub inode: u64,
     /// Bytes moved in this part.
     pub len: u64,
+    /// Where received bytes were put; 0: nowhere in the process, or that is not
+    /// known, or they were sent.
+    pub buffer: u64,
     /// The descriptor used.
     pub fd: i32,
     /// Valid payload bytes, at most the record's room.
@@ -564,8 +567,8 @@ const _: () = assert!(size_of::<FreeRecord>() == 32);
 const _: () = assert!(size_of::<ReallocRecord>() == 56);
 const _: () = assert!(size_of::<Addresses>() == 40);
 const _: () = assert!(size_of::<SocketRecord>() == 80);
-const _: () = assert!(size_of::<DataHead>() == 64);
-const _: () = assert!(size_of::<DataTiny>() == 128);
+const _: () = assert!(size_of::<DataHead>() == 72);
+const _: () = assert!(size_of::<DataTiny>() == 136);
 const _: () = assert!(size_of::<WaitRecord>() == 32);
 const _: () = assert!(size_of::<TaskRecord>() == 40);
 const _: () = assert!(size_of::<ContextRecord>() == 48);

@@ -19,12 +19,18 @@ pub const URGENT: u64 = BPF_RB_FORCE_WAKEUP as u64;
 /// A header for the current moment.
 #[inline(always)]
 pub fn header(kind: Kind, flags: u16, pid: u32, tid: u32) -> Header {
+    raw_header(kind as u16, flags, pid, tid)
+}
+
+/// The same for a kind by its wire id.
+#[inline(always)]
+pub fn raw_header(kind: u16, flags: u16, pid: u32, tid: u32) -> Header {
     Header {
         // SAFETY: a helper without arguments.
         ts_ns: unsafe { bpf_ktime_get_ns() },
         pid,
         tid,
-        kind: kind as u16,
+        kind,
         flags,
         reserved: 0,
     }

@@ -75,10 +75,14 @@ pub static TARGETS: HashMap<u32, Target> =
 #[map]
 pub static SYSCALLS: Array<u32> = Array::with_max_entries(SYSCALLS_MAX, 0);
 
-/// The program that goes on where one ends: together they would be too much for
+/// The programs that go on where one ends: together they would be too much for
 /// the verifier of a 6.1 kernel.
 #[map]
-pub static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub static NEXT: ProgramArray = ProgramArray::with_max_entries(2, 0);
+
+/// The same for probes of functions: one array holds programs of one kind.
+#[map]
+pub static NEXT_PROBE: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Number of traced processes whose runtime contexts are read: with none, an
 /// allocation need not look for its process's entry.
@@ -101,6 +105,7 @@ pub struct ThreadState {
     pub alloc: PendingAlloc,
     pub call: PendingCall,
     pub tls: PendingTls,
+    pub moved: Moved,
     /// Not 0: a socket record was emitted since the last Wait record.
     pub active: u64,
     /// The CPython thread state of this thread, once it was seen to run; 0
@@ -178,7 +183,32 @@ pub struct PendingTls {
     pub received: u32,
 }
 
-const EMPTY: ThreadState = ThreadState {
+/// The bytes that a call of the thread has moved, between the program that saw
+/// the call and the one that states them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Moved {
+    /// The inode number of the socket, or the address of the TLS session.
+    pub stream: u64,
+    /// Where the bytes are in the process; 0: they never were, or are in several
+    /// buffers.
+    pub buffer: u64,
+    /// The array of `count` buffers; 0: there is one at most. Both, and `len`,
+    /// change from part to part as they are stated.
+    pub array: u64,
+    pub count: u64,
+    pub len: u64,
+    /// Bytes in the buffers that come after.
+    pub left: u64,
+    pub fd: i32,
+    /// `Kind` by wire id.
+    pub kind: u16,
+    /// `FLAG_IN_TLS_CALL`: a TLS library has moved them, and what they say is
+    /// stated as plaintext. `FLAG_TLS`: they are plaintext.
+    pub flags: u16,
+}
+
+static EMPTY: ThreadState = ThreadState {
     alloc: PendingAlloc {
         sp: 0,
         pointer: 0,
@@ -200,6 +230,17 @@ const EMPTY: ThreadState = ThreadState {
         nested: 0,
         fd: -1,
         received: 0,
+    },
+    moved: Moved {
+        stream: 0,
+        buffer: 0,
+        array: 0,
+        count: 0,
+        len: 0,
+        left: 0,
+        fd: -1,
+        kind: 0,
+        flags: 0,
     },
     active: 0,
     python: 0,
@@ -231,7 +272,7 @@ pub fn thread_state(tid: u32) -> Option<&'static mut ThreadState> {
     }
     // Another program of the same thread cannot have been faster: a thread
     // runs one probe at a time.
-    if THREADS.insert(tid, EMPTY, u64::from(BPF_NOEXIST)).is_err() {
+    if THREADS.insert(tid, &EMPTY, u64::from(BPF_NOEXIST)).is_err() {
         lost(Loss::ThreadsFull);
         return None;
     }

@@ -19,8 +19,8 @@ use aya_ebpf::{
 };
 use memtrace_common::{
     event::{
-        DataHead, DataRecord, FLAG_IN_TLS_CALL, FLAG_LAST, FLAG_MORE, FLAG_TLS, FLAG_UNREADABLE,
-        Kind, SocketRecord, WaitKind, WaitRecord, WatchedCall,
+        DataHead, DataRecord, FLAG_IN_TLS_CALL, FLAG_LAST, FLAG_MORE, FLAG_UNREADABLE, Kind,
+        SocketRecord, WaitKind, WaitRecord, WatchedCall,
     },
     limits::{IOVECS_MAX, PAYLOAD_HEAD, PAYLOAD_SMALL, TAIL},
     loss::Loss,
@@ -28,12 +28,12 @@ use memtrace_common::{
 
 use crate::{
     context, counter,
-    emit::{QUIET, URGENT, header, record},
+    emit::{QUIET, URGENT, header, raw_header, record},
     go,
     kernel::{StreamSocket, read, stream_socket},
     maps::{
-        ANEW, EVENTS, NEXT, SYSCALLS, ThreadState, current, existing_thread_state, is_target, lost,
-        thread_state,
+        ANEW, EVENTS, Moved, NEXT, NEXT_PROBE, SYSCALLS, ThreadState, current,
+        existing_thread_state, is_target, lost, thread_state,
     },
 };
 
@@ -47,8 +47,12 @@ const ENOTCONN: i64 = 107;
 const ETIMEDOUT: i64 = 110;
 const EINPROGRESS: i64 = 115;
 
-/// Place of [`syscall_returned`] in [`NEXT`].
+/// Places in [`NEXT`].
 const NEXT_SYSCALL_RETURNED: u32 = 0;
+const NEXT_SYSCALL_BYTES: u32 = 1;
+
+/// Place in [`NEXT_PROBE`].
+const NEXT_PROBE_BYTES: u32 = 0;
 
 /// Payload room of the smallest data record.
 const PAYLOAD_TINY: usize = 64;
@@ -121,10 +125,35 @@ pub fn syscall_returned(ctx: RawTracePointContext) -> i32 {
         return 0;
     };
     let (pid, tid) = current();
-    if let Some(args) = arguments(regs, false) {
-        returned(pid, tid, call, args, ctx.arg(1));
+    if let Some(args) = arguments(regs, false)
+        && returned(pid, tid, call, args, ctx.arg(1))
+    {
+        // SAFETY: both are programs of the same kind.
+        let _ = unsafe { NEXT.tail_call(&ctx, NEXT_SYSCALL_BYTES) };
     }
     0
+}
+
+/// What [`syscall_returned`] goes on with: the call has moved bytes.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn syscall_bytes(_ctx: RawTracePointContext) -> i32 {
+    state_bytes();
+    0
+}
+
+/// What probes of functions that move bytes go on with.
+#[uretprobe]
+pub fn probe_bytes(_ctx: RetProbeContext) -> u32 {
+    state_bytes();
+    0
+}
+
+/// Goes on with [`probe_bytes`]: the thread's [`Moved`] says what there is to
+/// state.
+#[inline(always)]
+pub fn go_on_with_bytes(ctx: &RetProbeContext) {
+    // SAFETY: both are programs of the same kind.
+    let _ = unsafe { NEXT_PROBE.tail_call(ctx, NEXT_PROBE_BYTES) };
 }
 
 /// Entry of a libc socket function.
@@ -168,7 +197,9 @@ pub fn libc_return(ctx: RetProbeContext) -> u32 {
         } else {
             -1
         };
-        returned(pid, tid, call, pending.args, result);
+        if returned(pid, tid, call, pending.args, result) {
+            go_on_with_bytes(&ctx);
+        }
     }
     0
 }
@@ -285,21 +316,23 @@ enum Bytes {
     Nowhere,
 }
 
+/// States what a call has done, but for the bytes that it has moved: if there
+/// are any, they are the thread's [`Moved`], and the result is true.
 #[inline(always)]
-fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) {
+fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) -> bool {
     let mut fd = args[0] as i32;
     let (kind, bytes) = match call {
         WatchedCall::Recv => (Kind::Recv, Bytes::At(args[1])),
         WatchedCall::RecvFlags => {
             if args[3] & (MSG_PEEK | MSG_ERRQUEUE) != 0 {
-                return;
+                return false;
             }
             (Kind::Recv, Bytes::At(args[1]))
         }
         WatchedCall::RecvVector => (Kind::Recv, Bytes::In(args[1], args[2])),
         WatchedCall::RecvMessage => {
             if args[2] & (MSG_PEEK | MSG_ERRQUEUE) != 0 {
-                return;
+                return false;
             }
             (Kind::Recv, message_buffers(args[1]))
         }
@@ -310,7 +343,7 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
         WatchedCall::Splice => {
             // One end is a pipe; the other may be a socket.
             if result <= 0 {
-                return;
+                return false;
             }
             if stream_socket(fd).is_some() {
                 (Kind::Recv, Bytes::Nowhere)
@@ -327,7 +360,7 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
                 touched(pid, tid, state);
                 state_fact(pid, tid, Kind::Accept, 0, &socket, result as i32, 0);
             }
-            return;
+            return false;
         }
         WatchedCall::Connect => {
             if (result == 0 || result == -EINPROGRESS)
@@ -337,7 +370,7 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
                 context::state_if_changed(pid, tid, state);
                 state_fact(pid, tid, Kind::Connect, 0, &socket, fd, 0);
             }
-            return;
+            return false;
         }
         WatchedCall::Map => {
             // Anonymous memory is never mapped executable by a loader; whether
@@ -349,29 +382,29 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
                     Loss::RingFullTask,
                 );
             }
-            return;
+            return false;
         }
         WatchedCall::Shutdown
         | WatchedCall::Close
         | WatchedCall::WaitEpoll
         | WatchedCall::WaitPoll
-        | WatchedCall::WaitSelect => return,
+        | WatchedCall::WaitSelect => return false,
     };
     if result < 0 && !is_final(-result) {
-        return;
+        return false;
     }
     let Some(socket) = stream_socket(fd) else {
-        return;
+        return false;
     };
     if result < 0 {
         state_fact(pid, tid, Kind::SocketError, 0, &socket, fd, -result as u32);
-        return;
+        return false;
     }
     if result == 0 && matches!(kind, Kind::Send) {
-        return;
+        return false;
     }
     let Some(state) = thread_state(tid) else {
-        return;
+        return false;
     };
     touched(pid, tid, state);
     let in_tls_call = state.tls.sp != 0;
@@ -381,28 +414,24 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
     if matches!(kind, Kind::Recv) {
         state.tls.received = 1;
     }
-    let mut part = Part {
-        kind,
-        pid,
-        tid,
-        stream: if in_tls_call {
-            Stream::Ciphertext(socket.inode)
-        } else {
-            Stream::Socket(socket.inode)
-        },
-        fd,
-        buffer: 0,
-        len: result as u64,
-        more: false,
+    let (buffer, array, count) = match bytes {
+        _ if in_tls_call => (0, 0, 0),
+        Bytes::At(buffer) => (buffer, 0, 0),
+        Bytes::In(array, count) => (0, array, count),
+        Bytes::Nowhere => (0, 0, 0),
     };
-    match bytes {
-        Bytes::At(buffer) if !in_tls_call => {
-            part.buffer = buffer;
-            data(&part);
-        }
-        Bytes::In(array, count) if !in_tls_call => vector(&mut part, array, count),
-        Bytes::At(_) | Bytes::In(..) | Bytes::Nowhere => data(&part),
-    }
+    state.moved = Moved {
+        stream: socket.inode,
+        buffer,
+        array,
+        count,
+        len: result as u64,
+        left: 0,
+        fd,
+        kind: kind as u16,
+        flags: if in_tls_call { FLAG_IN_TLS_CALL } else { 0 },
+    };
+    true
 }
 
 /// Errors after which the connection is of no more use.
@@ -438,73 +467,95 @@ fn message_buffers(message: u64) -> Bytes {
     }
 }
 
-/// One part for each of the first buffers that took bytes, one without payload
-/// for the rest.
+/// Reads a member of a map value. What comes out of a map may be anything to the
+/// verifier, which so goes through what follows once instead of once for every
+/// way that leads to it.
+macro_rules! get {
+    ($value:ident.$member:ident) => {
+        // SAFETY: a map value outlives the program's run.
+        unsafe { (&raw const (*$value).$member).read_volatile() }
+    };
+}
+
+/// Writes a member of a map value.
+macro_rules! set {
+    ($value:ident.$member:ident = $to:expr) => {{
+        let to = $to;
+        // SAFETY: a map value outlives the program's run.
+        unsafe { (&raw mut (*$value).$member).write_volatile(to) }
+    }};
+}
+
+/// States the bytes that the thread has just moved: one part for each of the
+/// first buffers that took some, one without payload for the rest.
 #[inline(always)]
-fn vector(part: &mut Part, array: u64, count: u64) {
-    let mut left = part.len;
-    if left == 0 {
-        data(part);
+fn state_bytes() {
+    let (pid, tid) = current();
+    let Some(state) = existing_thread_state(tid) else {
+        return;
+    };
+    let moved = &raw mut state.moved;
+    if get!(moved.array) == 0 || get!(moved.len) == 0 {
+        data(pid, tid, moved);
         return;
     }
-    for index in 0..IOVECS_MAX as u64 {
-        if index >= count || left == 0 {
+    set!(moved.left = get!(moved.len));
+    for _ in 0..IOVECS_MAX {
+        if get!(moved.count) == 0 || !next_buffer(moved) {
             break;
         }
-        // SAFETY: the helper checks the address.
-        let iovec = unsafe { bpf_probe_read_user((array + index * 16) as *const [u64; 2]) };
-        let Ok([base, size]) = iovec else { break };
-        let len = if size < left { size } else { left };
-        if len == 0 {
-            continue;
+        if get!(moved.len) != 0 {
+            data(pid, tid, moved);
         }
-        left -= len;
-        part.buffer = base;
-        part.len = len;
-        part.more = left != 0;
-        data(part);
+        if get!(moved.left) == 0 {
+            return;
+        }
     }
-    if left != 0 {
-        part.buffer = 0;
-        part.len = left;
-        part.more = false;
-        data(part);
-    }
+    set!(moved.buffer = 0);
+    set!(moved.len = get!(moved.left));
+    set!(moved.flags = get!(moved.flags) & !FLAG_MORE);
+    data(pid, tid, moved);
 }
 
-/// What one data record says, but for the payload.
-pub struct Part {
-    pub kind: Kind,
-    pub pid: u32,
-    pub tid: u32,
-    pub stream: Stream,
-    pub fd: i32,
-    /// Where the bytes are in the process; 0: they never were.
-    pub buffer: u64,
-    pub len: u64,
-    pub more: bool,
-}
-
-/// Whose bytes they are.
-#[derive(Clone, Copy)]
-pub enum Stream {
-    /// A socket's, by its inode number.
-    Socket(u64),
-    /// A socket's, moved by a TLS library: what they say is stated as plaintext.
-    Ciphertext(u64),
-    /// The plaintext's of a TLS session, by its address.
-    Plaintext(u64),
+/// Makes what the next buffer took the part to be stated. Keeps nothing in
+/// registers: the verifier of 6.1 may take a value that it has seen on one way
+/// through a loop with a call for the only one.
+#[inline(always)]
+fn next_buffer(moved: *mut Moved) -> bool {
+    let array = get!(moved.array);
+    // SAFETY: the helper checks the address.
+    let Ok([base, size]) = (unsafe { bpf_probe_read_user(array as *const [u64; 2]) }) else {
+        return false;
+    };
+    set!(moved.array = array + 16);
+    set!(moved.count = get!(moved.count) - 1);
+    let left = get!(moved.left);
+    let len = if size < left { size } else { left };
+    set!(moved.buffer = base);
+    set!(moved.len = len);
+    set!(moved.left = left - len);
+    let flags = get!(moved.flags) & !FLAG_MORE;
+    set!(
+        moved.flags = if left != len {
+            flags | FLAG_MORE
+        } else {
+            flags
+        }
+    );
+    true
 }
 
 /// Emits one part with as much payload as its beginning deserves.
 #[inline(never)]
-pub fn data(part: &Part) {
-    if part.len <= PAYLOAD_TINY as u64 || part.buffer == 0 {
-        data_record::<PAYLOAD_TINY>(part);
-    } else if part.len <= PAYLOAD_SMALL as u64 || !opens_like_a_head(part.buffer) {
-        data_record::<PAYLOAD_SMALL>(part);
+fn data(pid: u32, tid: u32, moved: *mut Moved) {
+    let len = get!(moved.len);
+    let buffer = get!(moved.buffer);
+    if len <= PAYLOAD_TINY as u64 || buffer == 0 {
+        data_record::<PAYLOAD_TINY>(pid, tid, moved);
+    } else if len <= PAYLOAD_SMALL as u64 || !opens_like_a_head(buffer) {
+        data_record::<PAYLOAD_SMALL>(pid, tid, moved);
     } else {
-        data_record::<PAYLOAD_HEAD>(part);
+        data_record::<PAYLOAD_HEAD>(pid, tid, moved);
     }
 }
 
@@ -560,48 +611,38 @@ fn opens_like_frames(bytes: &[u8; 8]) -> bool {
 }
 
 #[inline(always)]
-fn data_record<const N: usize>(part: &Part) {
+fn data_record<const N: usize>(pid: u32, tid: u32, moved: *mut Moved) {
     let Some(mut entry) = EVENTS.reserve::<DataRecord<N>>(0) else {
         lost(Loss::RingFullSocket);
         return;
     };
     let record = entry.as_mut_ptr();
-    let mut flags = if part.more { FLAG_MORE } else { 0 };
-    let inode = match part.stream {
-        Stream::Socket(inode) => inode,
-        Stream::Ciphertext(inode) => {
-            flags |= FLAG_IN_TLS_CALL;
-            inode
-        }
-        Stream::Plaintext(session) => {
-            flags |= FLAG_TLS;
-            session
-        }
-    };
+    let kind = get!(moved.kind);
+    let stream = get!(moved.stream);
+    let fd = get!(moved.fd);
+    let mut flags = get!(moved.flags);
+    let buffer = get!(moved.buffer);
+    let len = get!(moved.len);
     let mut payload_len = 0u32;
     let mut tail = [0u8; TAIL];
     let mut tail_len = 0u32;
-    if part.buffer != 0 && part.len != 0 {
-        payload_len = if part.len < N as u64 {
-            part.len as u32
-        } else {
-            N as u32
-        };
+    if buffer != 0 && len != 0 {
+        payload_len = if len < N as u64 { len as u32 } else { N as u32 };
         // SAFETY: the destination has room for N bytes and payload_len is at
         // most N; the helper checks the source.
         let failed = unsafe {
             raw_probe_read_user(
                 (&raw mut (*record).payload).cast(),
                 payload_len,
-                part.buffer as *const _,
+                buffer as *const _,
             )
         };
         if failed != 0 {
             payload_len = 0;
             flags |= FLAG_UNREADABLE;
             lost(Loss::PayloadUnreadable);
-        } else if part.len > N as u64 {
-            let end = part.buffer + part.len - TAIL as u64;
+        } else if len > N as u64 {
+            let end = buffer + len - TAIL as u64;
             // SAFETY: the helper checks the address.
             if let Ok(bytes) = unsafe { bpf_probe_read_user(end as *const [u8; TAIL]) } {
                 tail = bytes;
@@ -612,10 +653,11 @@ fn data_record<const N: usize>(part: &Part) {
     // SAFETY: the record is reserved memory of the right size and alignment.
     unsafe {
         (&raw mut (*record).head).write(DataHead {
-            header: header(part.kind, flags, part.pid, part.tid),
-            inode,
-            len: part.len,
-            fd: part.fd,
+            header: raw_header(kind, flags, pid, tid),
+            inode: stream,
+            len,
+            buffer,
+            fd,
             payload_len,
             tail,
             tail_len,

@@ -16,15 +16,15 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use memtrace_common::{
-    event::{Kind, TlsCall, TlsRecord},
+    event::{FLAG_TLS, Kind, TlsCall, TlsRecord},
     loss::Loss,
 };
 
 use crate::{
     alloc::{is_nested, stack_pointer, stack_pointer_at_entry},
     emit::{QUIET, header, record},
-    maps::{PendingTls, current, existing_thread_state, is_target, lost, thread_state},
-    socket::{Part, Stream, data, touched},
+    maps::{Moved, PendingTls, current, existing_thread_state, is_target, lost, thread_state},
+    socket::{go_on_with_bytes, touched},
 };
 
 /// Entry of a function that moves plaintext.
@@ -100,17 +100,18 @@ pub fn tls_return(ctx: RetProbeContext) -> u32 {
     }
     if len > 0 {
         touched(pid, tid, state);
-
-        data(&Part {
-            kind,
-            pid,
-            tid,
-            stream: Stream::Plaintext(pending.session),
-            fd: pending.fd,
+        state.moved = Moved {
+            stream: pending.session,
             buffer: pending.buffer,
+            array: 0,
+            count: 0,
             len: len as u64,
-            more: false,
-        });
+            left: 0,
+            fd: pending.fd,
+            kind: kind as u16,
+            flags: FLAG_TLS,
+        };
+        go_on_with_bytes(&ctx);
     } else if first {
         session_fact(
             Kind::TlsCall,

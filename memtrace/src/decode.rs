@@ -301,6 +301,10 @@ fn data(
         },
         fd: fields.i32(offset_of!(DataHead, fd)),
         len,
+        buffer: match direction {
+            Direction::Recv => fields.u64(offset_of!(DataHead, buffer)),
+            Direction::Send => 0,
+        },
         more: flags & FLAG_MORE != 0,
         unreadable,
     })

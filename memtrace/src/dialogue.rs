@@ -227,6 +227,7 @@ mod tests {
                     stream: StreamId::Socket(SocketId(9)),
                     fd: 4,
                     len: payload.len() as u64,
+                    buffer: 0,
                     more: false,
                     unreadable: false,
                 }),

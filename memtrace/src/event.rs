@@ -293,6 +293,9 @@ pub struct Data {
     pub fd: i32,
     /// Bytes moved; 0 with `Recv` means the peer closed its side.
     pub len: u64,
+    /// Where received bytes were put; 0: nowhere in the process, or that is not
+    /// known, or they were sent.
+    pub buffer: u64,
     /// Further parts of the same call follow.
     pub more: bool,
     /// The target's memory could not be read.

@@ -101,6 +101,7 @@ impl Scene {
                 stream,
                 fd: 5,
                 len: 80,
+                buffer: 0,
                 more: false,
                 unreadable: false,
             }),

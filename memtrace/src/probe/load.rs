@@ -341,14 +341,21 @@ impl Kernel {
 
     /// Tells programs where they go on.
     fn link_programs(&self) -> Result<(), LoadError> {
-        let next = self.program("syscall_returned").map_err(refused_io)?;
-        let map = self
-            .maps
-            .get("NEXT")
-            .and_then(map_data)
-            .ok_or_else(|| missing("NEXT"))?;
-        let fd = next.as_raw_fd().to_ne_bytes();
-        sys::set_map_contents(map.fd().as_fd(), &fd, false).map_err(refused_io)
+        for (map, place, program) in [
+            ("NEXT", 0, "syscall_returned"),
+            ("NEXT", 1, "syscall_bytes"),
+            ("NEXT_PROBE", 0, "probe_bytes"),
+        ] {
+            let program = self.program(program).map_err(refused_io)?;
+            let array = self
+                .maps
+                .get(map)
+                .and_then(map_data)
+                .ok_or_else(|| missing(map))?;
+            let fd = program.as_raw_fd().to_ne_bytes();
+            sys::set_map_element(array.fd().as_fd(), place, &fd).map_err(refused_io)?;
+        }
+        Ok(())
     }
 
     fn load_program(

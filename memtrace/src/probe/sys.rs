@@ -200,7 +200,19 @@ pub fn config_bytes(config: &Config) -> Vec<u8> {
 /// # Errors
 /// The kernel's refusal.
 pub fn set_map_contents(map: BorrowedFd<'_>, contents: &[u8], read_only: bool) -> io::Result<()> {
-    let key = 0u32;
+    set_map_element(map, 0, contents)?;
+    let map_fd = map.as_raw_fd() as u32;
+    if read_only {
+        bpf_done(BPF_MAP_FREEZE, &MapFreeze { map_fd })?;
+    }
+    Ok(())
+}
+
+/// Sets one element of an array map.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn set_map_element(map: BorrowedFd<'_>, key: u32, contents: &[u8]) -> io::Result<()> {
     let map_fd = map.as_raw_fd() as u32;
     bpf_done(
         BPF_MAP_UPDATE_ELEM,
@@ -210,11 +222,7 @@ pub fn set_map_contents(map: BorrowedFd<'_>, contents: &[u8], read_only: bool) -
             value: contents.as_ptr() as u64,
             ..MapElement::default()
         },
-    )?;
-    if read_only {
-        bpf_done(BPF_MAP_FREEZE, &MapFreeze { map_fd })?;
-    }
-    Ok(())
+    )
 }
 
 /// Runs a program at a raw tracepoint for as long as the descriptor is open.

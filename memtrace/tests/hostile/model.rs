@@ -442,6 +442,7 @@ impl Server {
             stream: StreamId::Socket(socket),
             fd: 5,
             len: bytes.len() as u64,
+            buffer: 0,
             more: false,
             unreadable: false,
         };

@@ -47,6 +47,7 @@ impl Trace {
             stream,
             fd: 3,
             len: 5,
+            buffer: 0,
             more: false,
             unreadable: false,
         }));

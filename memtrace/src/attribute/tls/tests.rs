@@ -130,6 +130,7 @@ fn bytes_of_several_calls_add_up_until_the_thread_turns_elsewhere() {
         stream: StreamId::Socket(SOCKET),
         fd: FD,
         len,
+        buffer: 0,
         more: false,
         unreadable: false,
     };

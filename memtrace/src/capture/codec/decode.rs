@@ -345,12 +345,18 @@ impl Decoder {
         let stream = self.stream()?;
         let fd = self.descriptor()?;
         let len = self.fact()?;
-        let flags = self.flags(2)?;
+        let flags = self.flags(3)?;
+        let buffer = if flags & 4 != 0 {
+            self.address_number()?
+        } else {
+            0
+        };
         Ok(Data {
             direction,
             stream,
             fd,
             len,
+            buffer,
             more: flags & 1 != 0,
             unreadable: flags & 2 != 0,
         })

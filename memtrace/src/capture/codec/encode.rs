@@ -359,13 +359,18 @@ impl Encoder {
             stream,
             fd,
             len,
+            buffer,
             more,
             unreadable,
         } = data;
         self.stream(*stream);
         self.fact(zigzag(i64::from(*fd)));
         self.fact(*len);
-        self.fact(u64::from(*more) | u64::from(*unreadable) << 1);
+        let has_buffer = *buffer != 0;
+        self.fact(u64::from(*more) | u64::from(*unreadable) << 1 | u64::from(has_buffer) << 2);
+        if has_buffer {
+            self.address(*buffer);
+        }
     }
 
     fn messages(&mut self, stream: StreamId, messages: &[Message]) {

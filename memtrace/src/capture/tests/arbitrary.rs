@@ -47,6 +47,7 @@ pub(super) fn every_kind() -> Vec<Event> {
         stream: StreamId::Socket(fact.socket),
         fd: -1,
         len: 5000,
+        buffer: 0x5566_0000_2000,
         more: true,
         unreadable: false,
     };
@@ -83,6 +84,7 @@ pub(super) fn every_kind() -> Vec<Event> {
         EventBody::Data(Data {
             direction: Direction::Send,
             stream: StreamId::Tls(0x5566_0000_1230),
+            buffer: 0,
             more: false,
             unreadable: true,
             ..data
