@@ -118,6 +118,7 @@ fn data(input: &mut Unstructured<'_>, bounds: Bounds) -> Result<(Data, Captured)
         },
         fd: 5,
         len,
+        buffer: address(input)?,
         more: flags & 2 != 0,
         unreadable,
     };

@@ -9,6 +9,8 @@
 //! - a strand works for a request from the moment it receives bytes of it, until
 //!   it receives on another connection, accepts, waits for new events, or
 //!   closes;
+//! - a block into which bytes are received was allocated for what they are part
+//!   of (`buffer`);
 //! - sending bytes of a response proves whose work the strand did since it last
 //!   turned: that stretch is settled then; if another rule had claimed it for
 //!   another request, it is ambiguous;
@@ -28,6 +30,7 @@
 //!   answer, say) is part of the request.
 
 mod attributed;
+mod buffer;
 mod connection;
 mod counter;
 mod goroutine;
@@ -50,6 +53,7 @@ use crate::{
     id::{ProcessId, RequestId, SocketId, StreamId},
     message::Message,
 };
+use buffer::Buffers;
 use connection::{AfterWrite, Caller, ConnRef, Connections, Moment, Turn};
 use counter::Counters;
 use process::Processes;
@@ -133,6 +137,9 @@ impl Attributor {
         match body {
             EventBody::Alloc { addr, size } => {
                 let (process, credit) = self.credit(pid, tid, out);
+                if let Some(thread) = self.strands.thread_mut(tid) {
+                    thread.buffers.given(*addr, *size);
+                }
                 out.push(Attributed::Alloc {
                     process,
                     addr: *addr,
@@ -142,6 +149,9 @@ impl Attributor {
             }
             EventBody::Free { addr } => {
                 let process = self.processes.of_pid(pid, out);
+                if let Some(thread) = self.strands.thread_mut(tid) {
+                    thread.buffers.freed(*addr);
+                }
                 out.push(Attributed::Free {
                     process,
                     addr: *addr,
@@ -471,6 +481,7 @@ impl Attributor {
                 served: false,
                 reading: None,
                 moved: None,
+                buffers: Buffers::default(),
                 ..*parent
             };
             self.strands.inherit(tid, thread, out);
@@ -505,6 +516,32 @@ impl Attributor {
     }
 
     fn data(&mut self, pid: u32, tid: u32, data: &Data, out: &mut Vec<Attributed>) {
+        let process = self.begin_thread(pid, tid, out);
+        let thread = self.strands.thread_mut(tid);
+        let block = thread.and_then(|thread| thread.buffers.take(data.buffer));
+        let before = self.strands.claimed(tid);
+        let first = out.len();
+        self.data_moved(pid, tid, data, out);
+        if let Some(addr) = block
+            && let Some(claim) = self.strands.claimed(tid)
+            && before.is_none_or(|before| before.request != claim.request)
+        {
+            let work = self.strands.works.next_number();
+            let owner = Owner::Request(claim);
+            // Before what the rest of the stretch amounts to is settled.
+            out.insert(
+                first,
+                Attributed::BlockProven {
+                    process,
+                    addr,
+                    work,
+                    owner,
+                },
+            );
+        }
+    }
+
+    fn data_moved(&mut self, pid: u32, tid: u32, data: &Data, out: &mut Vec<Attributed>) {
         let process = self.begin_thread(pid, tid, out);
         let deciphered = self.moved(tid, process, data);
         let tls_is_read = self.processes.reads_tls(process);

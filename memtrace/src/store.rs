@@ -288,27 +288,14 @@ impl Store {
                 peak_bytes,
             } => self.request_heap(process.0 as usize, request, peak_bytes),
             Attributed::WorkBegin { work, presumed } => {
-                let presumed = match presumed {
-                    Owner::Request(claim) => match self.requests.get_mut(&claim.request) {
-                        Some(request) => {
-                            request.works.push(work);
-                            presumed
-                        }
-                        None => Owner::Reason(Reason::EndedRequest),
-                    },
-                    Owner::Reason(_) => presumed,
-                };
-                let account = Account::default();
-                let types = TypeSums::default();
-                self.open_works.insert(
-                    work,
-                    OpenWork {
-                        presumed,
-                        account,
-                        types,
-                    },
-                );
+                self.begin_work(work, presumed, Account::default());
             }
+            Attributed::BlockProven {
+                process,
+                addr,
+                work,
+                owner,
+            } => self.prove_block(process.0 as usize, addr, work, owner),
             Attributed::WorkSettled { work, owner } => self.settle_work(work, owner),
             Attributed::WorkDisputed { work, candidates } => self.dispute_work(work, candidates),
             Attributed::RequestBegin {
@@ -719,6 +706,59 @@ impl Store {
                 totals.live_bytes = totals.live_bytes.saturating_sub(block.size);
             }
         }
+    }
+
+    fn begin_work(&mut self, work: WorkId, presumed: Owner, account: Account) {
+        let presumed = match presumed {
+            Owner::Request(claim) => match self.requests.get_mut(&claim.request) {
+                Some(request) => {
+                    request.works.push(work);
+                    presumed
+                }
+                None => Owner::Reason(Reason::EndedRequest),
+            },
+            Owner::Reason(_) => presumed,
+        };
+        self.open_works.insert(
+            work,
+            OpenWork {
+                presumed,
+                account,
+                types: TypeSums::default(),
+            },
+        );
+    }
+
+    /// A block of a stretch that is not settled has an owner of its own.
+    fn prove_block(&mut self, process: usize, addr: u64, work: WorkId, owner: Owner) {
+        let Some(block) = self
+            .processes
+            .get_mut(process)
+            .and_then(|(_, blocks)| blocks.get(addr))
+        else {
+            return;
+        };
+        let mut account = Account::default();
+        account.alloc(block.size);
+        let presumed = match block.credit {
+            Credit::Work(of) => {
+                let of = self.current(of);
+                let Some(of) = self.open_works.get_mut(&of) else {
+                    return;
+                };
+                of.account.take_out(account);
+                of.presumed
+            }
+            Credit::Reason(reason) => {
+                self.reasons[reason.index()].take_out(&account);
+                Owner::Reason(reason)
+            }
+        };
+        if let Some((_, blocks)) = self.processes.get_mut(process) {
+            blocks.set_credit(addr, Credit::Work(work));
+        }
+        self.begin_work(work, presumed, account);
+        self.settle_work(work, owner);
     }
 
     fn settle_work(&mut self, id: WorkId, owner: Owner) {

@@ -230,6 +230,18 @@ pub enum Attributed {
         /// Its owner.
         owner: Owner,
     },
+    /// Whatever becomes of the stretch in which a block was allocated, the block
+    /// itself is this owner's: a stretch of its own.
+    BlockProven {
+        /// Whose address space.
+        process: ProcessIndex,
+        /// Where the block is.
+        addr: u64,
+        /// The number of its stretch.
+        work: WorkId,
+        /// Its owner.
+        owner: Owner,
+    },
     /// Two rules disagree on whose a stretch of work was.
     WorkDisputed {
         /// Which work.

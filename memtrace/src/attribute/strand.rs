@@ -11,7 +11,8 @@ use memtrace_common::event::ContextKind;
 
 use crate::{
     attribute::{
-        Attributed, Credit, How, Owner, ProcessIndex, Reason,
+        Attributed, Claim, Credit, How, Owner, ProcessIndex, Reason,
+        buffer::Buffers,
         connection::ConnRef,
         tls::Moved,
         work::{Doing, Works},
@@ -66,6 +67,8 @@ pub struct Thread {
     pub moved: Option<Moved>,
     /// The request that it turned to last.
     pub latest: Option<RequestId>,
+    /// Its latest blocks that may be there to receive into.
+    pub buffers: Buffers,
 }
 
 /// A connection that a thread has accepted.
@@ -175,6 +178,7 @@ impl Strands {
             waits_in: None,
             moved: None,
             latest: None,
+            buffers: Buffers::default(),
         });
         thread.process = process;
         thread
@@ -305,6 +309,17 @@ impl Strands {
                 .contexts
                 .get(&(process, context))
                 .map(|context| &context.doing),
+        }
+    }
+
+    /// The request for which the thread works by some rule, and by which.
+    pub fn claimed(&self, tid: u32) -> Option<Claim> {
+        match self.doing(self.current(tid)) {
+            Some(Doing::Open {
+                presumed: Owner::Request(claim),
+                ..
+            }) if claim.how.is_claim() => Some(*claim),
+            _ => None,
         }
     }
 
@@ -447,7 +462,6 @@ impl Strands {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attribute::Claim;
 
     const PROCESS: ProcessIndex = ProcessIndex(0);
 

@@ -134,14 +134,20 @@ impl Works {
         Some(work)
     }
 
+    /// A number that no other stretch has.
+    pub fn next_number(&mut self) -> WorkId {
+        let id = WorkId(self.next);
+        self.next = self.next.wrapping_add(1);
+        id
+    }
+
     fn number(
         &mut self,
         work: &mut Option<WorkId>,
         presumed: Owner,
         out: &mut Vec<Attributed>,
     ) -> WorkId {
-        let id = WorkId(self.next);
-        self.next = self.next.wrapping_add(1);
+        let id = self.next_number();
         *work = Some(id);
         out.push(Attributed::WorkBegin { work: id, presumed });
         id

@@ -150,6 +150,18 @@ impl ProcessBlocks {
         self.blocks.remove(&addr).map(PackedBlock::unpack)
     }
 
+    /// The block at an address.
+    pub fn get(&self, addr: u64) -> Option<Block> {
+        self.blocks.get(&addr).map(|block| block.unpack())
+    }
+
+    /// Credits the block at an address to someone else.
+    pub fn set_credit(&mut self, addr: u64, credit: Credit) {
+        if let Some(block) = self.blocks.get_mut(&addr) {
+            block.credit = PackedCredit::pack(credit);
+        }
+    }
+
     /// The block that another one displaced at this address since `since_ns`:
     /// the one that a reallocation running since then had given up.
     pub fn take_displaced(&mut self, addr: u64, since_ns: u64) -> Option<Block> {

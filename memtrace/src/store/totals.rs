@@ -156,6 +156,10 @@ impl Account {
         self.allocated.take_out(other.allocated);
         self.managed.take_out(other.managed);
         self.freed.take_out(other.freed);
+        if self.peak_bytes == self.live_bytes {
+            // The peak is now.
+            self.peak_bytes = self.peak_bytes.saturating_sub(other.live_bytes);
+        }
         self.live_bytes = self.live_bytes.saturating_sub(other.live_bytes);
         self.peak_bytes = self.peak_bytes.min(self.allocated.bytes);
     }
@@ -177,6 +181,12 @@ impl ReasonTotals {
         self.allocated.merge(account.all());
         self.live_bytes = self.live_bytes.saturating_add(account.live_bytes);
         self.unseen.merge(account.unseen);
+    }
+
+    /// Gives up a part that turned out to be another's.
+    pub(super) fn take_out(&mut self, account: &Account) {
+        self.allocated.take_out(account.all());
+        self.live_bytes = self.live_bytes.saturating_sub(account.live_bytes);
     }
 }
 

@@ -122,8 +122,8 @@ fn data() -> impl Strategy<Value = (Data, Captured)> {
         prop::bool::weighted(0.1),
         any::<bool>(),
     );
-    (payload(), seen, beyond, socket(), flags).prop_map(
-        |(mut payload, seen, beyond, socket, (received, more, unreadable, in_tls_call))| {
+    (payload(), seen, beyond, socket(), address(), flags).prop_map(
+        |(mut payload, seen, beyond, socket, buffer, (received, more, unreadable, in_tls_call))| {
             let len = payload.len() as u64 + beyond;
             let mut tail = Vec::new();
             let seen = if unreadable { 0 } else { seen };
@@ -145,6 +145,7 @@ fn data() -> impl Strategy<Value = (Data, Captured)> {
                 },
                 fd: if in_tls_call { 5 } else { -1 },
                 len,
+                buffer,
                 more,
                 unreadable,
             };

@@ -223,8 +223,8 @@ fn stream() -> impl Strategy<Value = StreamId> {
 
 fn data() -> impl Strategy<Value = Data> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    (stream(), any::<i32>(), any::<u64>(), flags).prop_map(
-        |(stream, fd, len, (recv, more, unreadable))| Data {
+    (stream(), any::<i32>(), any::<u64>(), any::<u64>(), flags).prop_map(
+        |(stream, fd, len, buffer, (recv, more, unreadable))| Data {
             direction: if recv {
                 Direction::Recv
             } else {
@@ -233,6 +233,7 @@ fn data() -> impl Strategy<Value = Data> {
             stream,
             fd,
             len,
+            buffer,
             more,
             unreadable,
         },
