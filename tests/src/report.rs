@@ -66,6 +66,26 @@ impl Report {
         count(&self.0, pointer)
     }
 
+    /// Bytes on whose request two rules disagree, one of them of this route.
+    pub fn disputed_bytes(&self, route: &str) -> anyhow::Result<u64> {
+        let rows = self
+            .0
+            .pointer("/unattributed/ambiguous")
+            .and_then(Value::as_array)
+            .context("the report has no /unattributed/ambiguous")?;
+        let names_it = |row: &&Value| {
+            row["candidates"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|name| name.as_str().is_some_and(|name| name.contains(route)))
+        };
+        rows.iter()
+            .filter(names_it)
+            .map(|row| count(row, "/alloc_bytes"))
+            .sum()
+    }
+
     /// Whether the capture ended early.
     pub fn is_truncated(&self) -> anyhow::Result<bool> {
         self.0
