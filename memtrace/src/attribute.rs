@@ -397,7 +397,9 @@ impl Attributor {
     fn follow_requests(&mut self, first: usize, out: &mut Vec<Attributed>) {
         for index in first..out.len() {
             match out.get(index) {
-                Some(&Attributed::RequestBegin { request, .. }) => self.strands.admit(request),
+                Some(&Attributed::RequestBegin {
+                    request, process, ..
+                }) => self.strands.admit(request, process),
                 Some(&Attributed::RequestEnd { request, .. }) => {
                     self.strands.release(request, out);
                 }
@@ -592,11 +594,27 @@ impl Attributor {
                     AfterWrite::Next(next) => Doing::request(next, How::Received),
                     AfterWrite::Ended => Doing::request(wrote, How::Afterwards),
                 };
-                let proven = Some(Owner::Request(Claim {
-                    request: wrote,
-                    how: How::Answered,
-                }));
-                self.turn(pid, tid, next, proven, out);
+                // Of several requests under way each may have gone on since the
+                // loop waited, one after the other and without a system call:
+                // that one of them writes proves nothing of the others.
+                let own = usize::from(self.strands.in_progress(wrote));
+                let mixed = self.processes.mixes_tasks(process)
+                    && self.strands.under_way(process) > own
+                    && matches!(strand, StrandId::Thread(_));
+                let claimed = self.strands.doing(strand).and_then(Doing::claimed);
+                let (next, proven) = match (mixed, after) {
+                    (true, AfterWrite::Ended) => (Doing::unknown(Reason::EventLoop), claimed),
+                    (true, _) => (next, claimed),
+                    (false, _) => (next, Some(wrote)),
+                };
+                let proven = match proven {
+                    Some(_) => Owner::Request(Claim {
+                        request: wrote,
+                        how: How::Answered,
+                    }),
+                    None => Owner::Reason(Reason::EventLoop),
+                };
+                self.turn(pid, tid, next, Some(proven), out);
                 self.learn(tid, strand, conn, None);
             }
         }
@@ -863,7 +881,8 @@ impl Attributor {
         };
         thread.accepted = None;
         thread.moved = None;
-        let in_request = match thread.own {
+        let own = thread.own;
+        let in_request = match own {
             Doing::Open { asked: true, .. } => true,
             own => own.claimed().is_some(),
         };
@@ -876,7 +895,15 @@ impl Attributor {
             if let Some(thread) = self.strands.thread_mut(tid) {
                 thread.reading = None;
             }
-            self.strands.turn(StrandId::Thread(tid), BETWEEN, None, out);
+            // Between two waits without a message, continuations of any request
+            // under way may have run.
+            let mixed = for_new_events
+                && self.processes.mixes_tasks(process)
+                && self.strands.under_way(process) > 0
+                && (own.presumes(Reason::BetweenRequests) || own.presumes(Reason::ConnectionSetup));
+            let proven = mixed.then_some(Owner::Reason(Reason::EventLoop));
+            self.strands
+                .turn(StrandId::Thread(tid), BETWEEN, proven, out);
         }
         // A loop's own context waits with the loop, a task's does not: it goes
         // on later.

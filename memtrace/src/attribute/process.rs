@@ -154,6 +154,13 @@ impl Processes {
             .is_some_and(|fact| !fact.tls.is_empty())
     }
 
+    /// Whether its event loop runs tasks that cannot be told apart.
+    pub fn mixes_tasks(&self, index: ProcessIndex) -> bool {
+        self.get(index)
+            .and_then(|process| process.fact.as_ref())
+            .is_some_and(|fact| fact.runtime == "node")
+    }
+
     /// Whether the process ran before the trace began.
     pub fn was_attached(&self, index: ProcessIndex) -> bool {
         self.get(index)

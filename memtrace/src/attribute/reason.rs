@@ -37,11 +37,14 @@ pub enum Reason {
     EndedRequest,
     /// Two rules disagree on which request it was done for.
     Ambiguous,
+    /// An event loop whose tasks cannot be told apart (Node) went on with one of
+    /// several requests under way, and nothing shows with which.
+    EventLoop,
 }
 
 impl Reason {
     /// Every reason, in the order of their wire names.
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 15] = [
         Reason::Startup,
         Reason::BackgroundThread,
         Reason::BetweenRequests,
@@ -56,6 +59,7 @@ impl Reason {
         Reason::ConnectionClosed,
         Reason::EndedRequest,
         Reason::Ambiguous,
+        Reason::EventLoop,
     ];
 
     /// Position in [`Reason::ALL`].
@@ -80,6 +84,7 @@ impl Reason {
             Reason::ConnectionClosed => "connection_closed",
             Reason::EndedRequest => "ended_request",
             Reason::Ambiguous => "ambiguous",
+            Reason::EventLoop => "event_loop",
         }
     }
 }

@@ -141,6 +141,14 @@ pub enum Origin {
     Shared,
 }
 
+/// Who has worked for a request that has not ended.
+#[derive(Debug)]
+struct Claims {
+    /// The process that answers it.
+    process: ProcessIndex,
+    strands: Vec<StrandId>,
+}
+
 /// All strands of the traced processes.
 #[derive(Debug, Default)]
 pub struct Strands {
@@ -150,7 +158,9 @@ pub struct Strands {
     next: u64,
     /// Which strands have worked for a request that has not ended, and may still
     /// do so.
-    claims: HashMap<RequestId, Vec<StrandId>>,
+    claims: HashMap<RequestId, Claims>,
+    /// Requests that have not ended, by the process that answers them.
+    under_way: HashMap<ProcessIndex, usize>,
     /// Number of waits for new events until now: what runs after one is a new
     /// turn of its loop.
     pub turns: u64,
@@ -363,7 +373,7 @@ impl Strands {
         out: &mut Vec<Attributed>,
     ) {
         if let Some(request) = next.claimed()
-            && let Some(strands) = self.claims.get_mut(&request)
+            && let Some(Claims { strands, .. }) = self.claims.get_mut(&request)
             && strands.last() != Some(&strand)
             && strands.len() < CLAIMS_MAX
         {
@@ -385,8 +395,10 @@ impl Strands {
     }
 
     /// A request has begun.
-    pub fn admit(&mut self, request: RequestId) {
-        self.claims.insert(request, Vec::new());
+    pub fn admit(&mut self, request: RequestId, process: ProcessIndex) {
+        let strands = Vec::new();
+        self.claims.insert(request, Claims { process, strands });
+        *self.under_way.entry(process).or_default() += 1;
     }
 
     /// Whether a request has not ended.
@@ -394,9 +406,23 @@ impl Strands {
         self.claims.contains_key(&request)
     }
 
+    /// Number of a process's requests that have not ended.
+    pub fn under_way(&self, process: ProcessIndex) -> usize {
+        self.under_way.get(&process).copied().unwrap_or(0)
+    }
+
     /// The request has ended: who still works for it only cleans up.
     pub fn release(&mut self, request: RequestId, out: &mut Vec<Attributed>) {
-        for strand in self.claims.remove(&request).unwrap_or_default() {
+        let Some(Claims { process, strands }) = self.claims.remove(&request) else {
+            return;
+        };
+        if let Some(count) = self.under_way.get_mut(&process) {
+            *count -= 1;
+            if *count == 0 {
+                self.under_way.remove(&process);
+            }
+        }
+        for strand in strands {
             if self.doing(strand).and_then(Doing::claimed) == Some(request) {
                 let next = Doing::request(request, How::Afterwards);
                 self.turn(strand, next, None, out);

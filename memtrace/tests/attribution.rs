@@ -1,0 +1,8 @@
+//! Whose is it: events in, bytes by route and by reason out.
+
+#[path = "attribution/event_loops.rs"]
+mod event_loops;
+#[path = "attribution/goroutines.rs"]
+mod goroutines;
+#[path = "attribution/scene.rs"]
+mod scene;

@@ -1,0 +1,62 @@
+//! Event loops whose tasks cannot be told apart, and whose the blocks are in the
+//! end.
+
+use memtrace::{attribute::Reason, event::EventBody};
+
+use crate::scene::{Scene, expect, reason};
+
+const LOOP: u32 = 7;
+
+/// A server of one loop with two connections.
+fn serving(runtime: &str) -> Scene {
+    let mut scene = Scene::default();
+    scene.say(0, EventBody::TraceBegin);
+    scene.described(runtime);
+    for socket in [50, 51] {
+        scene.accepts(LOOP, socket);
+    }
+    scene.waits(LOOP);
+    scene
+}
+
+#[test]
+fn a_write_proves_nothing_of_the_others_under_way() {
+    let event_loop = reason(Reason::EventLoop);
+    for (runtime, to_writer, to_loop) in [("node", 8, 16), ("native", 24, 0)] {
+        let mut scene = serving(runtime);
+        scene.receives(LOOP, 50, 0, "/a");
+        scene.blocks(LOOP, 1);
+        scene.receives(LOOP, 51, 0, "/b");
+        scene.blocks(LOOP, 8);
+        scene.waits(LOOP);
+        // The timers of both have run out: nothing shows which goes on first.
+        scene.blocks(LOOP, 16);
+        scene.responds(LOOP, 51, 0);
+        let mut expected = vec![("/a", 1), ("/b", to_writer)];
+        if to_loop != 0 {
+            expected.push((&event_loop, to_loop));
+        }
+        expect(scene, expected);
+    }
+}
+
+#[test]
+fn the_only_request_under_way_is_whose_it_is() {
+    let mut scene = serving("node");
+    scene.receives(LOOP, 50, 0, "/a");
+    scene.blocks(LOOP, 1);
+    scene.waits(LOOP);
+    scene.blocks(LOOP, 2);
+    scene.responds(LOOP, 50, 0);
+    expect(scene, [("/a", 3)]);
+}
+
+#[test]
+fn what_runs_between_two_waits_is_nobodys() {
+    let mut scene = serving("node");
+    scene.receives(LOOP, 50, 0, "/a");
+    scene.waits(LOOP);
+    scene.blocks(LOOP, 2);
+    scene.waits(LOOP);
+    expect(scene, [(&*reason(Reason::EventLoop), 2)]);
+}
