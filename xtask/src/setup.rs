@@ -3,11 +3,13 @@
 //! In: the list of packages below, the pinned Python packages of
 //! `tests/programs/python/requirements.txt`, the versions of Go of
 //! `tests/programs/go/toolchains.txt`. Out: all installed, the Python packages in
-//! `target/venv`, the Go toolchains in `target/go`. Quick when nothing is missing. Deliberately not here:
-//! a Rust toolchain, the BPF toolchains (`cargo xtask ebpf` says what it needs),
-//! and any change to services: nginx is installed, not started.
+//! `target/venv`, the Go toolchains in `target/go`. Quick when nothing is missing.
+//! Deliberately not here: a Rust toolchain, the BPF toolchains (`cargo xtask ebpf`
+//! says what it needs), and any change to services: servers are installed, and
+//! started neither now nor when the machine is.
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -17,23 +19,40 @@ use anyhow::{Context, bail};
 
 /// Debian's packages, and what for.
 const PACKAGES: &[&str] = &[
-    // Compilers of the test programs.
+    // Compilers of the test programs, and libraries that they are built with.
     "gcc",
     "libc6-dev",
     "musl-tools",
+    // Go as Debian has it; see GO_TOOLCHAINS for later versions.
+    "golang-go",
+    "golang-github-gomodule-redigo-dev",
+    "golang-github-lib-pq-dev",
+    "default-jdk-headless",
+    "libpostgresql-jdbc-java",
     // Allocators other than the C library's.
     "libjemalloc2",
     "libtcmalloc-minimal4",
     "libmimalloc2.0",
-    // Servers.
+    // Servers, and the languages of their applications.
     "nginx",
+    "apache2-bin",
+    "haproxy",
+    "lighttpd",
+    "nodejs",
     "php-fpm",
-    "uwsgi-core",
-    "uwsgi-plugin-python3",
+    "puma",
     "python3",
     "python3-venv",
-    // Go's own toolchain, as Debian has it; see GO_TOOLCHAINS for later ones.
-    "golang-go",
+    "ruby",
+    "ruby-pg",
+    "ruby-redis",
+    "tomcat10-common",
+    "uwsgi-core",
+    "uwsgi-plugin-python3",
+    // Databases behind them, and certificates.
+    "openssl",
+    "postgresql",
+    "redis-server",
     // Load generators.
     "nghttp2-client",
     "apache2-utils",
@@ -128,23 +147,33 @@ fn install(packages: &[&str]) -> anyhow::Result<()> {
     })
 }
 
-/// Debian starts a server when it is installed, unless this file says no. The
-/// tests start their own; a system-wide nginx is nobody's wish here.
+/// Debian starts a server when it is installed, unless a file says no, and
+/// whenever the machine starts, unless it is disabled. The tests start their own;
+/// a system-wide nginx is nobody's wish here. Servers that were there before are
+/// left as they are.
 struct ServicesHeldBack {
     is_ours: bool,
+    enabled_before: BTreeSet<OsString>,
 }
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
+/// Where a link is what makes a service start with the machine.
+const ENABLED: &str = "/etc/systemd/system/multi-user.target.wants";
+
 impl ServicesHeldBack {
     fn new() -> anyhow::Result<Self> {
-        if Path::new(POLICY).exists() {
-            return Ok(Self { is_ours: false });
+        let is_ours = !Path::new(POLICY).exists();
+        if is_ours {
+            // 101: action forbidden by policy.
+            let script =
+                format!("printf '#!/bin/sh\\nexit 101\\n' > {POLICY} && chmod 755 {POLICY}");
+            checked(as_root("sh").args(["-c", &script]))?;
         }
-        // 101: action forbidden by policy.
-        let script = format!("printf '#!/bin/sh\\nexit 101\\n' > {POLICY} && chmod 755 {POLICY}");
-        checked(as_root("sh").args(["-c", &script]))?;
-        Ok(Self { is_ours: true })
+        Ok(Self {
+            is_ours,
+            enabled_before: enabled_services(),
+        })
     }
 }
 
@@ -155,7 +184,27 @@ impl Drop for ServicesHeldBack {
         {
             eprintln!("setup: remove {POLICY} by hand, or no service will start: {error:#}");
         }
+        let new: Vec<OsString> = enabled_services()
+            .difference(&self.enabled_before)
+            .cloned()
+            .collect();
+        if !new.is_empty()
+            && let Err(error) =
+                checked(as_root("systemctl").args(["disable", "--quiet"]).args(&new))
+        {
+            eprintln!("setup: {new:?} will start with this machine: {error:#}");
+        }
     }
+}
+
+/// Empty where there is no systemd.
+fn enabled_services() -> BTreeSet<OsString> {
+    fs::read_dir(ENABLED)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|link| link.file_name())
+        .collect()
 }
 
 /// The virtual environment with the packages of the requirements file. A copy of
