@@ -4,19 +4,83 @@
 //! In: bytes. Out: [`Response`]s. Deliberately not here: building correct
 //! requests, but for the shortest one.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::process::DEADLINE;
 
 /// One connection.
 #[derive(Debug)]
 pub struct RawConnection {
-    stream: TcpStream,
+    stream: Stream,
     unread: Vec<u8>,
+}
+
+/// A connection's bytes, in TLS or not.
+#[derive(Debug)]
+pub enum Stream {
+    /// As they are.
+    Plain(TcpStream),
+    /// In TLS.
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+/// The name by which TLS servers are asked for.
+pub const SERVER_NAME: &str = "range.test";
+
+impl Stream {
+    /// Connects to a port of this machine; within TLS if a configuration says how.
+    pub fn open(port: u16, tls: Option<&Arc<ClientConfig>>) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))
+            .with_context(|| format!("cannot connect to port {port}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        stream.set_write_timeout(Some(DEADLINE))?;
+        let Some(tls) = tls else {
+            return Ok(Self::Plain(stream));
+        };
+        let name = ServerName::try_from(SERVER_NAME).context("the server's name is no name")?;
+        let session = ClientConnection::new(Arc::clone(tls), name).context("no TLS session")?;
+        Ok(Self::Tls(Box::new(StreamOwned::new(session, stream))))
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
 }
 
 /// One final response (not 100).
@@ -33,13 +97,13 @@ pub struct Response {
 impl RawConnection {
     /// Connects to a port of this machine.
     pub fn open(port: u16) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))
-            .with_context(|| format!("cannot connect to port {port}"))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(DEADLINE))?;
-        stream.set_write_timeout(Some(DEADLINE))?;
+        Self::open_with(port, None)
+    }
+
+    /// The same, within TLS if a configuration says how.
+    pub fn open_with(port: u16, tls: Option<&Arc<ClientConfig>>) -> anyhow::Result<Self> {
         Ok(Self {
-            stream,
+            stream: Stream::open(port, tls)?,
             unread: Vec::new(),
         })
     }
@@ -48,6 +112,7 @@ impl RawConnection {
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> anyhow::Result<()> {
         self.stream
             .write_all(bytes.as_ref())
+            .and_then(|()| self.stream.flush())
             .context("cannot send to the server")
     }
 
@@ -116,6 +181,7 @@ impl RawConnection {
     /// Says that nothing more will be sent.
     pub fn finish_sending(&mut self) -> anyhow::Result<()> {
         self.stream
+            .socket()
             .shutdown(Shutdown::Write)
             .context("cannot shut the connection down")
     }

@@ -17,6 +17,7 @@ pub mod paths;
 pub mod probes;
 pub mod process;
 pub mod programs;
+pub mod range;
 pub mod report;
 pub mod server;
 pub mod shim;

@@ -26,14 +26,19 @@ pub fn program_source(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// cargo's target directory, from the place of the running test.
+/// cargo's target directory, from the place of the running program.
 pub fn target() -> anyhow::Result<PathBuf> {
-    let test = std::env::current_exe().context("cannot tell where this test runs from")?;
-    // <target>/<profile>/deps/<test>
-    test.ancestors()
-        .nth(3)
+    let program = std::env::current_exe().context("cannot tell where this program runs from")?;
+    // <target>/<profile>/deps/<test>, or <target>/<profile>/<program>
+    let directory = program.parent();
+    let profile = match directory {
+        Some(deps) if deps.ends_with("deps") => deps.parent(),
+        profile => profile,
+    };
+    profile
+        .and_then(Path::parent)
         .map(Path::to_path_buf)
-        .with_context(|| format!("{} is not in a target directory", test.display()))
+        .with_context(|| format!("{} is not in a target directory", program.display()))
 }
 
 /// The `memtrace` to test: the one named by [`MEMTRACE_BIN`], else the newer of

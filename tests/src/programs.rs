@@ -1,4 +1,5 @@
-//! The C programs under `tests/programs`, compiled when first needed.
+//! The programs under `tests/programs` that need a compiler, compiled when first
+//! needed.
 //!
 //! In: a source and compiler flags. Out: the path of the program, in cargo's
 //! target directory. Deliberately not here: running them.
@@ -74,7 +75,58 @@ pub fn counting_shim() -> anyhow::Result<PathBuf> {
     )
 }
 
+/// The range's Go server.
+pub fn range_go() -> anyhow::Result<PathBuf> {
+    make("range-go", "range/go/main.go", |source, output| {
+        let mut go = Command::new("go");
+        // Libraries are Debian's packages: no module is fetched.
+        go.args(["build", "-o"])
+            .arg(output)
+            .arg(source)
+            .env("GO111MODULE", "off")
+            .env("GOPATH", "/usr/share/gocode")
+            .env("GOCACHE", output.with_extension("cache"));
+        go
+    })
+}
+
+/// The directory of the range's servlet, compiled.
+pub fn range_servlet() -> anyhow::Result<PathBuf> {
+    make(
+        "range-servlet",
+        "range/java/Range.java",
+        |source, output| {
+            let mut javac = Command::new("javac");
+            javac
+                .args(["-Werror", "-cp", "/usr/share/java/tomcat10-servlet-api.jar"])
+                .arg("-d")
+                .arg(output)
+                .arg(source);
+            javac
+        },
+    )
+}
+
 fn compile(output: &str, source: &str, compiler: &str, flags: &[&str]) -> anyhow::Result<PathBuf> {
+    make(output, source, |source, output| {
+        let mut command = Command::new(compiler);
+        command
+            .args(WARNINGS)
+            .args(flags)
+            .arg("-o")
+            .arg(output)
+            .arg(source)
+            .arg("-ldl");
+        command
+    })
+}
+
+/// Runs the compiler that makes `output` of `source`, unless it has.
+fn make(
+    output: &str,
+    source: &str,
+    compiler: impl FnOnce(&Path, &Path) -> Command,
+) -> anyhow::Result<PathBuf> {
     let directory = paths::target()?.join("test-programs");
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
@@ -88,21 +140,20 @@ fn compile(output: &str, source: &str, compiler: &str, flags: &[&str]) -> anyhow
     }
     // Renamed when whole, so that an interrupted compiler leaves nothing to run.
     let partial = output.with_extension("partial");
-    let result = Command::new(compiler)
-        .args(WARNINGS)
-        .args(flags)
-        .arg("-o")
-        .arg(&partial)
-        .arg(&source)
-        .arg("-ldl")
-        .output()
-        .with_context(|| format!("cannot run {compiler}: run `cargo xtask setup`"))?;
+    let mut command = compiler(&source, &partial);
+    let result = command.output().with_context(|| {
+        format!(
+            "cannot run {}: run `cargo xtask setup`",
+            command.get_program().to_string_lossy()
+        )
+    })?;
     if !result.status.success() {
-        bail!(
-            "{compiler} {}: {}",
-            source.display(),
-            String::from_utf8_lossy(&result.stderr)
-        );
+        bail!("{command:?}: {}", String::from_utf8_lossy(&result.stderr));
+    }
+    // A directory is not replaced by renaming.
+    if output.is_dir() {
+        fs::remove_dir_all(&output)
+            .with_context(|| format!("cannot remove {}", output.display()))?;
     }
     fs::rename(&partial, &output)
         .with_context(|| format!("cannot name the program {}", output.display()))?;

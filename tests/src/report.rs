@@ -169,6 +169,17 @@ impl Report {
         Ok(total)
     }
 
+    /// Bytes that belong to no request, by reason.
+    pub fn unattributed(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        self.0
+            .pointer("/unattributed/by_reason")
+            .and_then(Value::as_object)
+            .context("the report has no /unattributed/by_reason")?
+            .iter()
+            .map(|(reason, totals)| Ok((reason.clone(), count(totals, "/alloc_bytes")?)))
+            .collect()
+    }
+
     fn rows(&self) -> String {
         let rows = self.array("/endpoints").unwrap_or(&[]);
         let names: Vec<String> = rows
@@ -273,7 +284,7 @@ pub fn require_within(what: &str, actual: f64, expected: f64, share: f64) -> any
 
 /// Whether a route template covers a path: same segments, where `{…}` stands
 /// for any one. Queries are not compared.
-fn route_covers(route: &str, path: &str) -> bool {
+pub(crate) fn route_covers(route: &str, path: &str) -> bool {
     let without_query = |text: &str| text.split('?').next().unwrap_or_default().to_owned();
     let (route, path) = (without_query(route), without_query(path));
     let (route, path): (Vec<&str>, Vec<&str>) =

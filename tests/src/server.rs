@@ -248,20 +248,25 @@ impl Server {
     /// A Python server's own counts; the question itself is not among them,
     /// as it is only counted once answered.
     pub fn python_counts(&self) -> anyhow::Result<RequestCounts> {
-        let json = client::get_body(self.port, "/counts")?;
-        let mut counts: RequestCounts =
-            serde_json::from_slice(&json).context("the Python server's /counts is no JSON")?;
-        counts.remove("/counts");
-        Ok(counts)
+        parse_counts(&client::get_body(self.port, "/counts")?)
     }
 
-    fn counts_files(&self) -> anyhow::Result<usize> {
+    /// Worker processes that have opened their file of counts.
+    pub fn counts_files(&self) -> anyhow::Result<usize> {
         let entries = fs::read_dir(self.directory())?;
         Ok(entries
             .flatten()
             .filter(|entry| entry.path().extension().is_some_and(|end| end == "counts"))
             .count())
     }
+}
+
+/// What a server counts at `/counts`, the question itself left out.
+pub fn parse_counts(json: &[u8]) -> anyhow::Result<RequestCounts> {
+    let mut counts: RequestCounts =
+        serde_json::from_slice(json).context("the server's /counts is no JSON")?;
+    counts.remove("/counts");
+    Ok(counts)
 }
 
 /// What the C server counted.
