@@ -8,6 +8,7 @@ mod digest;
 
 mod ci;
 mod ebpf;
+mod range;
 mod setup;
 mod stages;
 mod test;
@@ -37,6 +38,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measure every server model of the tests, and keep the table in docs/range.md
+    Range(range::Options),
     /// Do everything that CI does
     Ci,
 }
@@ -59,6 +62,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Ebpf(options) => ebpf::run(&root, &options),
         Chore::Stages => stages::run(&root),
         Chore::Vm { arguments } => vm::run(&vm::Options::from_arguments(root, arguments)?),
+        Chore::Range(options) => range::run(&root, &options),
         Chore::Ci => ci::run(&root),
     }
 }

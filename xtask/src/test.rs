@@ -70,7 +70,10 @@ pub fn run_live_on(root: &Path, object: &Path) -> Result<()> {
 }
 
 /// Builds the binary that users get and returns its path.
-fn build_release(root: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// It does not compile.
+pub fn build_release(root: &Path) -> Result<PathBuf> {
     workspace::run(workspace::cargo(root).args(["build", "--release", "--package", "memtrace"]))?;
     Ok(workspace::target(root)?.join("release/memtrace"))
 }
