@@ -196,7 +196,7 @@ impl Attributor {
                     .open(fact.socket, process, ConnKind::Connected, false, ts_ns, out);
                 self.begin_thread(pid, tid, out);
                 if let Some(conn) = self.connections.of_socket(fact.socket) {
-                    self.asked(self.strands.current(tid), conn, out);
+                    self.asked(self.strands.current(tid), conn, true, out);
                 }
             }
             EventBody::OpenSocket { fact, accepted } => {
@@ -553,7 +553,8 @@ impl Attributor {
         let strand = self.strands.current(tid);
         match turn {
             Turn::Stay => {}
-            Turn::Asked => self.asked(strand, conn, out),
+            Turn::Asked => self.asked(strand, conn, false, out),
+            Turn::Began(caller) => self.began(pid, tid, strand, conn, caller, out),
             Turn::Continued(caller) => self.continued(pid, tid, strand, conn, caller, out),
             Turn::Answered(caller) => self.answered(pid, tid, strand, conn, caller, out),
             Turn::To(owner) => {
@@ -691,7 +692,7 @@ impl Attributor {
     }
 
     /// Something was asked of another server: the answer is for the same.
-    fn asked(&mut self, strand: StrandId, conn: ConnRef, out: &mut Vec<Attributed>) {
+    fn asked(&mut self, strand: StrandId, conn: ConnRef, opened: bool, out: &mut Vec<Attributed>) {
         let claimed = self.strands.doing(strand).and_then(Doing::claimed);
         let caller = match claimed {
             Some(request) => Some(Caller::Request(request)),
@@ -700,7 +701,7 @@ impl Attributor {
                 self.strands.refer(strand, out).map(Caller::Work)
             }
         };
-        self.connections.set_caller(conn, caller);
+        self.connections.set_caller(conn, caller, opened);
     }
 
     /// More was sent before anything came back: still on behalf of the same, if
@@ -721,7 +722,34 @@ impl Attributor {
                 let proven = Some(Owner::Request(Claim { request, how }));
                 self.turn(pid, tid, Doing::request(request, how), proven, out);
             }
-            (Caller::Request(_) | Caller::Work(_), _) => self.asked(strand, conn, out),
+            (Caller::Request(_) | Caller::Work(_), _) => self.asked(strand, conn, false, out),
+        }
+    }
+
+    /// A loop that opened a connection sends there once it is open: for whom it
+    /// opened it, whatever it did before without a system call between.
+    fn began(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        strand: StrandId,
+        conn: ConnRef,
+        caller: Caller,
+        out: &mut Vec<Attributed>,
+    ) {
+        let claimed = self.strands.doing(strand).and_then(Doing::claimed);
+        match (caller, strand) {
+            (Caller::Request(request), StrandId::Thread(_))
+                if claimed.is_some_and(|claimed| claimed != request)
+                    && self.strands.in_progress(request) =>
+            {
+                self.turn(pid, tid, Doing::request(request, How::Backend), None, out);
+                self.connections.set_sent(conn);
+            }
+            _ => {
+                self.continued(pid, tid, strand, conn, caller, out);
+                self.connections.set_sent(conn);
+            }
         }
     }
 

@@ -50,6 +50,9 @@ pub enum Turn {
     Stay,
     /// It asked something of another server.
     Asked,
+    /// It sent the first bytes on a connection that was opened on someone's
+    /// behalf.
+    Began(Caller),
     /// It went on to ask what it had begun to ask on someone's behalf.
     Continued(Caller),
     /// It received an answer to what was asked on someone's behalf.
@@ -65,6 +68,17 @@ pub enum Turn {
     /// It sent a message of a series for this request: the same, unless it works
     /// for another, which may have others told of it.
     Pushed(RequestId, AfterWrite),
+}
+
+/// How far the asking of another server has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asking {
+    /// Nothing was asked since the last answer.
+    Nothing,
+    /// The connection was opened for it.
+    Opened,
+    /// Something was sent, and nothing has been received since.
+    Sent,
 }
 
 /// When and where something was said.
@@ -111,8 +125,8 @@ struct Conn {
     /// For connections on which the process is the client: on whose behalf bytes
     /// were last sent, or the connection opened.
     caller: Option<Caller>,
-    /// Nothing has been received since the caller is known.
-    asking: bool,
+    /// How far the asking has come.
+    asking: Asking,
     /// A request has begun on it.
     used: bool,
     malformed: bool,
@@ -238,7 +252,7 @@ impl Connections {
             upgraded: None,
             series: None,
             caller: None,
-            asking: false,
+            asking: Asking::Nothing,
             used: false,
             malformed: false,
             peer_gone: false,
@@ -462,12 +476,21 @@ impl Connections {
     }
 
     /// On whose behalf bytes were sent on a connection to another server.
-    pub fn set_caller(&mut self, conn: ConnRef, caller: Option<Caller>) {
+    pub fn set_caller(&mut self, conn: ConnRef, caller: Option<Caller>, opened: bool) {
         if let Some(found) = self.conns.get_mut(&conn.key)
             && found.id == conn.id
         {
             found.caller = caller;
-            found.asking = true;
+            found.asking = if opened { Asking::Opened } else { Asking::Sent };
+        }
+    }
+
+    /// Something was sent for whoever had opened the connection.
+    pub fn set_sent(&mut self, conn: ConnRef) {
+        if let Some(found) = self.conns.get_mut(&conn.key)
+            && found.id == conn.id
+        {
+            found.asking = Asking::Sent;
         }
     }
 
@@ -978,12 +1001,14 @@ impl Conn {
     /// What comes back on a connection that the process opened is for whoever
     /// had something sent.
     fn client_turn(&mut self, direction: Direction) -> Turn {
-        let asking = self.asking;
         match (direction, self.caller) {
-            (Direction::Send, Some(caller)) if asking => Turn::Continued(caller),
+            (Direction::Send, Some(caller)) if self.asking == Asking::Opened => Turn::Began(caller),
+            (Direction::Send, Some(caller)) if self.asking == Asking::Sent => {
+                Turn::Continued(caller)
+            }
             (Direction::Send, _) => Turn::Asked,
             (Direction::Recv, caller) => {
-                self.asking = false;
+                self.asking = Asking::Nothing;
                 caller.map_or(Turn::Stay, Turn::Answered)
             }
         }

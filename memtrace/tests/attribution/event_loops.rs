@@ -40,6 +40,30 @@ fn a_write_proves_nothing_of_the_others_under_way() {
     }
 }
 
+/// nginx's upstream connections are open some time after the request that they
+/// are for was read, and several are at once.
+#[test]
+fn what_is_sent_first_on_a_connection_is_for_whom_it_was_opened() {
+    let mut scene = serving("native");
+    scene.receives(LOOP, 50, 0, "/a");
+    scene.connects(LOOP, 60);
+    scene.receives(LOOP, 51, 0, "/b");
+    scene.connects(LOOP, 61);
+    scene.waits(LOOP);
+    scene.sends(LOOP, 60);
+    scene.blocks(LOOP, 1);
+    scene.sends(LOOP, 61);
+    scene.blocks(LOOP, 2);
+    scene.waits(LOOP);
+    scene.answered(LOOP, 60);
+    scene.blocks(LOOP, 4);
+    scene.answered(LOOP, 61);
+    scene.blocks(LOOP, 8);
+    scene.responds(LOOP, 51, 0);
+    scene.responds(LOOP, 50, 0);
+    expect(scene, [("/a", 5), ("/b", 10)]);
+}
+
 #[test]
 fn the_only_request_under_way_is_whose_it_is() {
     let mut scene = serving("node");

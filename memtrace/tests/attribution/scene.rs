@@ -138,6 +138,16 @@ impl Scene {
         );
     }
 
+    /// Bytes that are no message are sent.
+    pub fn sends(&mut self, tid: u32, socket: u64) {
+        self.moves(tid, socket, Direction::Send, Vec::new());
+    }
+
+    /// Bytes that are no message are received.
+    pub fn answered(&mut self, tid: u32, socket: u64) {
+        self.moves(tid, socket, Direction::Recv, Vec::new());
+    }
+
     pub fn receives(&mut self, tid: u32, socket: u64, exchange: u32, target: &str) {
         let exchange = ExchangeId(exchange);
         let messages = vec![
