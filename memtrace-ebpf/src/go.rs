@@ -219,7 +219,14 @@ pub fn state_in_c(pid: u32, tid: u32, state: &mut ThreadState, sp: u64) {
 
 /// States the goroutine that the thread runs, if it is not the one stated last.
 #[inline(always)]
-fn state_goroutine(pid: u32, tid: u32, state: &mut ThreadState, go: &GoTarget, g: u64, sp: u64) {
+pub fn state_goroutine(
+    pid: u32,
+    tid: u32,
+    state: &mut ThreadState,
+    go: &GoTarget,
+    g: u64,
+    sp: u64,
+) {
     let running = match goroutine(go, g, sp) {
         Some(running) => running,
         // C code: what its register holds is no g.
@@ -292,37 +299,39 @@ fn kept_below_base(go: &GoTarget) -> Option<u64> {
 }
 
 #[inline(always)]
-fn read_user<T>(address: u64) -> Option<T> {
+pub fn read_user<T>(address: u64) -> Option<T> {
     // SAFETY: the helper checks the address; `T` is plain data here.
     unsafe { bpf_probe_read_user(address as *const T) }.ok()
 }
 
 /// The registers that matter, by their part in Go's calling convention
 /// (cmd/compile/abi-internal.md).
-struct Registers {
-    /// The first two integer arguments.
-    first: u64,
-    second: u64,
+pub struct Registers {
+    /// The first three integer arguments, and results.
+    pub first: u64,
+    pub second: u64,
+    pub third: u64,
     /// The running g.
-    g: u64,
-    sp: u64,
+    pub g: u64,
+    pub sp: u64,
     /// Where the call returns to, if the architecture keeps it in a register.
     #[cfg(bpf_target_arch = "aarch64")]
     link: u64,
     /// The stack check's branch is taken: the stack grows (or the goroutine is
     /// preempted), and the call starts anew.
-    to_morestack: bool,
+    pub to_morestack: bool,
 }
 
 /// `jbe`: taken if the carry or the zero flag is set.
 #[cfg(bpf_target_arch = "x86_64")]
 #[inline(always)]
-fn registers(regs: &pt_regs) -> Registers {
+pub fn registers(regs: &pt_regs) -> Registers {
     const CARRY: u64 = 1;
     const ZERO: u64 = 1 << 6;
     Registers {
         first: regs.rax,
         second: regs.rbx,
+        third: regs.rcx,
         g: regs.r14,
         sp: regs.rsp,
         to_morestack: regs.eflags & (CARRY | ZERO) != 0,
@@ -346,12 +355,13 @@ const SP_REGISTER: u32 = 152;
 /// `b.ls`: taken if the carry flag is clear or the zero flag is set.
 #[cfg(bpf_target_arch = "aarch64")]
 #[inline(always)]
-fn registers(regs: &pt_regs) -> Registers {
+pub fn registers(regs: &pt_regs) -> Registers {
     const CARRY: u64 = 1 << 29;
     const ZERO: u64 = 1 << 30;
     Registers {
         first: regs.regs[0],
         second: regs.regs[1],
+        third: regs.regs[2],
         g: regs.regs[28],
         sp: regs.sp,
         link: regs.regs[30],

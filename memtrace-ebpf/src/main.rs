@@ -14,6 +14,7 @@ mod context;
 mod counter;
 mod emit;
 mod go;
+mod go_tls;
 mod kernel;
 mod maps;
 mod socket;

@@ -9,7 +9,7 @@
 //! whose arguments must be kept from entry to return.
 
 use aya_ebpf::{
-    EbpfContext as _,
+    EbpfContext,
     helpers::{
         bpf_get_attach_cookie, bpf_probe_read_user,
         generated::bpf_probe_read_user as raw_probe_read_user,
@@ -151,7 +151,7 @@ pub fn probe_bytes(_ctx: RetProbeContext) -> u32 {
 /// Goes on with [`probe_bytes`]: the thread's [`Moved`] says what there is to
 /// state.
 #[inline(always)]
-pub fn go_on_with_bytes(ctx: &RetProbeContext) {
+pub fn go_on_with_bytes(ctx: &impl EbpfContext) {
     // SAFETY: both are programs of the same kind.
     let _ = unsafe { NEXT_PROBE.tail_call(ctx, NEXT_PROBE_BYTES) };
 }

@@ -1,4 +1,4 @@
-//! Go's net/http: each endpoint's requests exactly, and the bytes that Go's own
+//! Go's net/http, with TLS and without: each endpoint's requests exactly, and the bytes that Go's own
 //! memory statistics measure, whichever goroutines and threads the work is done
 //! on.
 //!
@@ -80,6 +80,28 @@ fn every_concurrency() -> anyhow::Result<()> {
     for (clients, each) in [(1, 40), (8, 400), (64, 640), (256, 1024)] {
         mixed(&program, clients, each)
             .map_err(|error| error.context(format!("{clients} clients")))?;
+    }
+    Ok(())
+}
+
+/// The same requests through crypto/tls, which allocates next to nothing itself
+/// once a connection is set up.
+#[test]
+fn over_https() -> anyhow::Result<()> {
+    let Some(_alone) = gate::tracing_allowed()? else {
+        return Ok(());
+    };
+    for (toolchain, clients) in [(Toolchain::Debian, 8), (Toolchain::newest()?, 64)] {
+        let program = build(&toolchain, Build::Stripped)?;
+        let truth = truth(&GoServer::http(&program)?, 40)?;
+        let mut server = GoServer::https(&program)?;
+        let recording = Recording::of_pids(&[server.pid()])?;
+        let (each, paths) = (4 * clients, ENDPOINTS.len() as u64);
+        h2load(each * paths, clients, server.urls())?.require_all_succeeded(each * paths)?;
+        let report = recording.stop()?.complete_report()?;
+        server.server().require_running()?;
+        require_endpoints(&report, &truth, each)
+            .map_err(|error| error.context(format!("{toolchain:?}")))?;
     }
     Ok(())
 }

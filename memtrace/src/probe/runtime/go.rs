@@ -94,15 +94,24 @@ pub struct Sites {
     pub gives: Vec<u64>,
     /// `go_takes`.
     pub takes: Vec<u64>,
+    /// `go_tls_read`.
+    pub tls_read: Vec<u64>,
+    /// `go_tls_write`.
+    pub tls_write: Vec<u64>,
+    /// `go_tls_end`.
+    pub tls_end: Vec<u64>,
 }
 
 impl Sites {
     /// The kernel programs with the sites that each belongs to.
-    pub fn by_program(&self) -> [(&'static str, &[u64]); 5] {
+    pub fn by_program(&self) -> [(&'static str, &[u64]); 8] {
         [
             ("go_made", &self.made),
             ("go_gives", &self.gives),
             ("go_takes", &self.takes),
+            ("go_tls_end", &self.tls_end),
+            ("go_tls_read", &self.tls_read),
+            ("go_tls_write", &self.tls_write),
             ("go_alloc_small", &self.alloc_small),
             ("go_alloc", &self.alloc),
         ]
@@ -234,6 +243,19 @@ fn examine(
             )),
         }
     }
+    // A program without TLS lacks all three.
+    if let Some(read) = &wanted.tls_read {
+        match wanted.tls_sites(&binary, read) {
+            Some([reads, writes, ends]) => {
+                (found.tls_read, found.tls_write, found.tls_end) = (reads, writes, ends);
+            }
+            None => trouble.push(
+                "the plaintext of its TLS connections is not seen: crypto/tls was not found, or \
+                 does not keep its arguments as Go's functions do"
+                    .to_owned(),
+            ),
+        }
+    }
     if binary.g_below_base == 0 {
         trouble.push(
             "what C code allocates is not told apart by goroutine: the program has thread-local \
@@ -277,6 +299,9 @@ struct Wanted {
     runqput: Option<Function>,
     send: Option<Function>,
     recv: Option<Function>,
+    tls_read: Option<Function>,
+    tls_write: Option<Function>,
+    tls_close: Option<Function>,
 }
 
 impl Wanted {
@@ -288,10 +313,25 @@ impl Wanted {
             RUNQPUT => wanted.runqput = Some(function),
             SEND => wanted.send = Some(function),
             RECV => wanted.recv = Some(function),
+            "crypto/tls.(*Conn).Read" => wanted.tls_read = Some(function),
+            "crypto/tls.(*Conn).Write" => wanted.tls_write = Some(function),
+            "crypto/tls.(*Conn).Close" => wanted.tls_close = Some(function),
             _ if is_malloc_small(name) => wanted.small.push(function),
             _ => {}
         });
         wanted
+    }
+
+    /// The returns of `Read`, and the stack checks of `Write` and `Close`.
+    fn tls_sites(&self, binary: &Binary, read: &Function) -> Option<[Vec<u64>; 3]> {
+        let code = binary.code(*read)?;
+        let reads = sites::returns_with_arguments(&code, read.start, binary.machine)?
+            .into_iter()
+            .map(|at| binary.code_offset(read.start.checked_add(at)?))
+            .collect::<Option<Vec<u64>>>()?;
+        let check = |function: &Option<Function>| check_of(binary, function.as_ref()?);
+        let (write, close) = (check(&self.tls_write)?, check(&self.tls_close)?);
+        Some([reads, vec![write], vec![close]])
     }
 
     /// The call of `runqput` in what a `go` statement runs on the scheduler's

@@ -6,7 +6,7 @@
 //! been pushed, and the arguments are untouched there. A call whose stack must
 //! grow begins anew and passes it once more: its condition tells the two apart.
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, OpKind, Register};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
 
 use crate::probe::{place::near_target, symbols::Machine};
 
@@ -100,6 +100,86 @@ fn linked_branch(word: &[u8], ip: u64) -> Option<u64> {
     Some(ip.wrapping_add_signed(away))
 }
 
+/// Offsets of a function's return instructions, if where they are its first two
+/// arguments are still known: the function keeps them in the places that its
+/// caller has left for them, right behind the return address
+/// (cmd/compile/abi-internal.md, "spill space"). `None` if it does not, and on
+/// machines for which that was not checked.
+pub fn returns_with_arguments(code: &[u8], address: u64, machine: Machine) -> Option<Vec<u64>> {
+    match machine {
+        Machine::X86_64 => {
+            let mut returns = Vec::new();
+            let mut kept = Kept::default();
+            for instruction in decoded(code, address) {
+                kept.see(&instruction);
+                if instruction.flow_control() == FlowControl::Return {
+                    returns.push(instruction.ip().wrapping_sub(address));
+                }
+            }
+            (kept.both() && !returns.is_empty()).then_some(returns)
+        }
+        Machine::Aarch64 => None,
+    }
+}
+
+/// What a function's opening, up to its first call or jump behind the stack
+/// check, does with its first two arguments.
+#[derive(Debug, Default)]
+struct Kept {
+    /// How far the stack pointer is below the return address, bytes.
+    below: u64,
+    first: bool,
+    second: bool,
+    /// The opening is over, or was not understood.
+    over: bool,
+}
+
+impl Kept {
+    fn both(&self) -> bool {
+        self.first && self.second
+    }
+
+    fn see(&mut self, instruction: &Instruction) {
+        if self.over {
+            return;
+        }
+        match instruction.code() {
+            Code::Push_r64 => self.below += 8,
+            Code::Sub_rm64_imm8 | Code::Sub_rm64_imm32
+                if instruction.op0_register() == Register::RSP =>
+            {
+                self.below = self.below.saturating_add(instruction.immediate(1));
+            }
+            Code::Mov_rm64_r64
+                if instruction.memory_base() == Register::RSP
+                    && instruction.memory_index() == Register::None =>
+            {
+                let above = instruction.memory_displacement64().wrapping_sub(self.below);
+                match instruction.op1_register() {
+                    Register::RAX if above == 8 => self.first = true,
+                    Register::RBX if above == 16 => self.second = true,
+                    // Other values, or arguments put elsewhere.
+                    _ => {}
+                }
+            }
+            // The stack check.
+            Code::Jbe_rel8_64 | Code::Jbe_rel32_64 if self.below == 0 => {}
+            // Instruction codes are the architecture's, not ours.
+            _ => {
+                // An argument that is overwritten before it is kept is lost.
+                let overwrites = |register: Register| {
+                    instruction.op0_kind() == OpKind::Register
+                        && instruction.op0_register().full_register() == register
+                        && instruction.code() != Code::Cmp_r64_rm64
+                };
+                self.over = instruction.flow_control() != FlowControl::Next
+                    || (overwrites(Register::RAX) && !self.first)
+                    || (overwrites(Register::RBX) && !self.second);
+            }
+        }
+    }
+}
+
 /// The instructions of straight-line code, up to the first that is none.
 fn decoded(code: &[u8], address: u64) -> impl Iterator<Item = Instruction> {
     let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
@@ -179,6 +259,29 @@ mod tests {
         assert_eq!(only_call(&arm, 0x1000, Machine::Aarch64, 0x1000), Some(4));
     }
 
+    /// The opening of crypto/tls.(*Conn).Read by 1.27, cut to two returns.
+    #[test]
+    fn returns_are_found_where_arguments_are_kept() {
+        let code = b"\x49\x3b\x66\x10\x76\x30\x55\x48\x89\xe5\x48\x83\xec\x58\
+            \x66\x44\x0f\xd6\x7c\x24\x50\x48\x89\x44\x24\x68\x48\x89\x4c\x24\x78\
+            \x48\x89\x5c\x24\x70\xc3\x31\xc0\xc3";
+        let returns = |code: &[u8]| returns_with_arguments(code, 0x1000, Machine::X86_64);
+        assert_eq!(returns(code), Some(vec![36, 39]));
+        // The second goes elsewhere.
+        let mut other = code.to_vec();
+        other[35] = 0x60;
+        assert_eq!(returns(&other), None);
+        // 1.19: sub rsp, 0x68 without a push.
+        let old = b"\x49\x3b\x66\x10\x76\x30\x48\x83\xec\x68\x48\x89\x6c\x24\x60\
+            \x48\x89\x5c\x24\x78\x48\x89\x44\x24\x70\xc3";
+        assert_eq!(returns(old), Some(vec![25]));
+        // xor eax, eax before it is kept.
+        let lost = b"\x48\x83\xec\x68\x31\xc0\x48\x89\x5c\x24\x78\x48\x89\x44\x24\x70\xc3";
+        assert_eq!(returns(lost), None);
+        assert_eq!(returns(b"\xc3"), None);
+        assert_eq!(returns_with_arguments(code, 0, Machine::Aarch64), None);
+    }
+
     proptest! {
         #[test]
         fn any_code_is_survived(
@@ -189,6 +292,9 @@ mod tests {
                     prop_assert!(at < code.len() as u64);
                 }
                 if let Some(at) = only_call(&code, address, machine, target) {
+                    prop_assert!(at < code.len() as u64);
+                }
+                for at in returns_with_arguments(&code, address, machine).unwrap_or_default() {
                     prop_assert!(at < code.len() as u64);
                 }
             }
