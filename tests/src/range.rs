@@ -56,6 +56,9 @@ pub enum Bytes {
     Runtime,
     /// On a managed heap, of which only counters or samples can be read.
     Managed,
+    /// On a heap that lives as long as a request and of which only the largest
+    /// extent can be read: that is what is known of a request.
+    Extent,
     /// The server has no endpoint of a known amount.
     Unknown,
 }
@@ -114,11 +117,16 @@ impl Subject {
     /// What the server itself allocates for a request of each endpoint beside the
     /// known amount, in bytes, by the count of a shim that is preloaded into it.
     /// A few requests are asked for one after another, so that all that happens
-    /// meanwhile is theirs. Nothing where the shim sees nothing.
+    /// meanwhile is theirs. Of a heap's extent, what the runtime says of a request
+    /// that allocates nothing, at [`EXTENT`]. Nothing where neither sees anything.
     pub fn overheads(&self, backends: &mut Backends) -> anyhow::Result<Vec<u64>> {
         let endpoints = (self.endpoints)();
         match self.bytes {
             Bytes::Libc => {}
+            Bytes::Extent => {
+                let extent = self.extent(backends)?;
+                return Ok(vec![extent; endpoints.len()]);
+            }
             Bytes::Runtime | Bytes::Managed | Bytes::Unknown => {
                 return Ok(vec![0; endpoints.len()]);
             }
@@ -127,6 +135,17 @@ impl Subject {
         let overheads = self.overheads_with_shim(backends, endpoints);
         backends.preload(None);
         overheads.with_context(|| format!("{} with the shim", self.name))
+    }
+
+    fn extent(&self, backends: &Backends) -> anyhow::Result<u64> {
+        let started = self.warm(backends)?;
+        let body = self
+            .driver
+            .get(started.port(), backends.certificate(), EXTENT)?;
+        let text = String::from_utf8_lossy(&body);
+        text.trim()
+            .parse()
+            .with_context(|| format!("{} said of its heap: {text}", self.name))
     }
 
     fn overheads_with_shim(
@@ -214,7 +233,14 @@ impl Subject {
             model: self.model,
             bytes: self.bytes,
             clients,
-            figures: judge::judge(&plan, &sent, self.lengths, overheads, &listing, &report)?,
+            figures: judge::judge(
+                &plan,
+                &sent,
+                (self.bytes, self.lengths),
+                overheads,
+                &listing,
+                &report,
+            )?,
         })
     }
 
@@ -246,6 +272,10 @@ impl Subject {
 
 /// The concurrencies of the whole range.
 pub const CLIENTS: [usize; 4] = [1, 8, 64, 256];
+
+/// Where a server of [`Bytes::Extent`] says how far its heap extends for a request
+/// without a known amount, in bytes.
+const EXTENT: &str = "/extent";
 
 /// A directory in which the captures of the range are kept, for looking into.
 pub const KEEP_CAPTURES: &str = "MEMTRACE_RANGE_CAPTURES";

@@ -14,6 +14,9 @@
 //!   all that it gives to a request that nobody sent;
 //! - the rest of the known amount is *missing*: it is among the wrong bytes of
 //!   another request, or among what memtrace gives to none.
+//!
+//! Where only the extent of a request's heap can be read, what memtrace has for
+//! the request's peak takes the place of what it has for its allocations.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +47,8 @@ pub struct Figures {
     pub right_bytes: u64,
     /// Bytes given to a request that did not allocate them.
     pub wrong_bytes: u64,
-    /// All bytes allocated while tracing, by memtrace's count.
+    /// All bytes allocated while tracing, by memtrace's count, with the extents of
+    /// heaps of which nothing else is known.
     pub alloc_bytes: u64,
     /// Of those, given to no request.
     pub unattributed_bytes: u64,
@@ -127,7 +131,7 @@ impl Figures {
                     && given <= (known + overhead) * (1.0 + TOLERANCE))
         };
         match bytes {
-            Bytes::Libc | Bytes::Runtime => {
+            Bytes::Libc | Bytes::Runtime | Bytes::Extent => {
                 for endpoint in self.endpoints.iter().filter(|endpoint| !within(endpoint)) {
                     broken.push(format!(
                         "{} has {} bytes, which is not within {} % of {} and {} for each of {} \
@@ -144,7 +148,7 @@ impl Figures {
             Bytes::Managed | Bytes::Unknown => {}
         }
         match bytes {
-            Bytes::Libc | Bytes::Runtime | Bytes::Managed => {
+            Bytes::Libc | Bytes::Runtime | Bytes::Managed | Bytes::Extent => {
                 let wrong = self.wrong_share().unwrap_or(0.0);
                 if wrong > WRONG_SHARE_MAX {
                     broken.push(format!("{:.2} % of bytes are wrong", wrong * 100.0));
@@ -173,7 +177,7 @@ fn share(part: u64, whole: u64) -> Option<f64> {
 pub fn judge(
     plan: &Plan,
     sent: &Sent,
-    lengths: Lengths,
+    (kind, lengths): (Bytes, Lengths),
     overheads: &[u64],
     listing: &[Listed],
     report: &Report,
@@ -198,10 +202,18 @@ pub fn judge(
     let found = find(plan, sent, lengths, listing);
     let mut extra = 0;
     let mut extra_bytes = 0;
+    let mut extent_bytes = 0;
     for (listed, index) in listing.iter().zip(found) {
+        let given = match kind {
+            Bytes::Libc | Bytes::Runtime | Bytes::Managed | Bytes::Unknown => listed.alloc_bytes,
+            Bytes::Extent => {
+                extent_bytes += listed.peak_bytes;
+                listed.peak_bytes
+            }
+        };
         let Some(index) = index else {
             extra += 1;
-            extra_bytes += listed.alloc_bytes;
+            extra_bytes += given;
             continue;
         };
         let Request {
@@ -210,13 +222,16 @@ pub fn judge(
         let tolerance = tolerances[endpoint];
         let figures = &mut endpoints[endpoint];
         figures.requests_right += 1;
-        figures.given_bytes += listed.alloc_bytes;
+        figures.given_bytes += given;
         figures.retained_bytes += listed.retained_bytes;
-        figures.right_bytes += listed.alloc_bytes.min(bytes);
-        let above = listed
-            .alloc_bytes
-            .saturating_sub(bytes + figures.overhead_bytes);
-        let below = bytes.saturating_sub(listed.alloc_bytes);
+        // An extent has what PHP itself needs in it, which would hide that much.
+        let of_request = match kind {
+            Bytes::Libc | Bytes::Runtime | Bytes::Managed | Bytes::Unknown => given,
+            Bytes::Extent => given.saturating_sub(figures.overhead_bytes),
+        };
+        figures.right_bytes += of_request.min(bytes);
+        let above = given.saturating_sub(bytes + figures.overhead_bytes);
+        let below = bytes.saturating_sub(of_request);
         if above > tolerance {
             figures.wrong_bytes += above;
         }
@@ -236,7 +251,7 @@ pub fn judge(
         known_bytes: plan.known_bytes(),
         right_bytes: sum(|figures| figures.right_bytes),
         wrong_bytes: sum(|figures| figures.wrong_bytes) + extra_bytes,
-        alloc_bytes: report.count("/totals/alloc_bytes")?,
+        alloc_bytes: report.count("/totals/alloc_bytes")? + extent_bytes,
         unattributed_bytes: reasons.iter().map(|(_, bytes)| bytes).sum(),
         reasons,
         endpoints,
@@ -315,6 +330,10 @@ mod tests {
     use crate::range::endpoint::Endpoint;
 
     fn run(change: impl FnOnce(&mut Vec<Listed>)) -> anyhow::Result<Figures> {
+        run_of(Bytes::Libc, change)
+    }
+
+    fn run_of(kind: Bytes, change: impl FnOnce(&mut Vec<Listed>)) -> anyhow::Result<Figures> {
         let plan = Plan::new(
             vec![
                 Endpoint::overhead("/plain"),
@@ -346,6 +365,7 @@ mod tests {
                 request_bytes: Some(160 + request.number as u64),
                 // What a server needs for any request.
                 alloc_bytes: request.bytes + 500,
+                peak_bytes: 0,
                 retained_bytes: 0,
             })
             .collect();
@@ -358,7 +378,7 @@ mod tests {
         judge(
             &plan,
             &sent,
-            Lengths::AsSent,
+            (kind, Lengths::AsSent),
             &[500, 500],
             &listing,
             &report,
@@ -395,6 +415,26 @@ mod tests {
         assert!(figures.wrong_bytes >= 5000, "{figures:?}");
         assert_eq!(figures.endpoints[1].requests_off, 2);
         assert!(figures.require_bounds(Bytes::Managed).is_err());
+        Ok(())
+    }
+
+    /// Of heaps' extents, 115,500 is right where 115,000 is known, and 115,000 is
+    /// not all of it.
+    #[test]
+    fn an_extent_is_judged_by_the_peak() -> anyhow::Result<()> {
+        let extend = |listing: &mut Vec<Listed>, missing: u64| {
+            for listed in listing {
+                listed.peak_bytes = std::mem::take(&mut listed.alloc_bytes);
+                listed.peak_bytes -= missing.min(listed.peak_bytes);
+            }
+        };
+        let figures = run_of(Bytes::Extent, |listing| extend(listing, 0))?;
+        assert_eq!(figures.right_bytes, figures.known_bytes);
+        figures.require_bounds(Bytes::Extent)?;
+        let figures = run_of(Bytes::Extent, |listing| extend(listing, 3000))?;
+        assert_eq!(figures.right_bytes, figures.known_bytes - 4 * 3000);
+        assert_eq!(figures.endpoints[1].requests_off, 4);
+        assert!(figures.require_bounds(Bytes::Extent).is_err());
         Ok(())
     }
 

@@ -25,6 +25,8 @@ pub struct Listed {
     pub request_bytes: Option<u64>,
     /// Bytes allocated for it.
     pub alloc_bytes: u64,
+    /// The most that it held at once, bytes.
+    pub peak_bytes: u64,
     /// Bytes of it that were not given back.
     pub retained_bytes: u64,
 }
@@ -53,6 +55,7 @@ fn parse(text: &str) -> anyhow::Result<Vec<Listed>> {
     let (status, outcome) = (column("status")?, column("outcome")?);
     let request_bytes = column("request_bytes")?;
     let (alloc, retained) = (column("alloc_bytes")?, column("retained_bytes")?);
+    let peak = column("peak_bytes")?;
     lines
         .map(|line| {
             let cells: Vec<&str> = line.split(',').collect();
@@ -73,6 +76,7 @@ fn parse(text: &str) -> anyhow::Result<Vec<Listed>> {
                 complete: cells[outcome] == "complete",
                 request_bytes: number(cells[request_bytes])?,
                 alloc_bytes: number(cells[alloc])?.context("no alloc_bytes")?,
+                peak_bytes: number(cells[peak])?.context("no peak_bytes")?,
                 retained_bytes: number(cells[retained])?.context("no retained_bytes")?,
             })
         })
@@ -85,12 +89,14 @@ mod tests {
 
     #[test]
     fn columns_are_found_by_name() -> anyhow::Result<()> {
-        let text = "request,route,method,status,outcome,request_bytes,retained_bytes,alloc_bytes\n\
-                    0,/a/{id},GET,200,complete,160,0,4096\n\
-                    1,/a/{id},GET,,in_flight,,0,0\n";
+        let text = "request,route,method,status,outcome,request_bytes,retained_bytes,alloc_bytes,\
+                    peak_bytes\n\
+                    0,/a/{id},GET,200,complete,160,0,4096,4000\n\
+                    1,/a/{id},GET,,in_flight,,0,0,0\n";
         let rows = parse(text)?;
         assert_eq!(rows[0].request_bytes, Some(160));
         assert_eq!((rows[0].alloc_bytes, rows[0].complete), (4096, true));
+        assert_eq!(rows[0].peak_bytes, 4000);
         assert_eq!((rows[1].status, rows[1].complete), (None, false));
         assert!(parse("request,route\n").is_err());
         assert!(parse(&text.replace("/a/", "\"/a/")).is_err());

@@ -60,7 +60,7 @@ fn row(row: &Row) -> [String; 8] {
         )
     };
     let [right, wrong] = match bytes {
-        Bytes::Libc | Bytes::Runtime | Bytes::Managed => {
+        Bytes::Libc | Bytes::Runtime | Bytes::Managed | Bytes::Extent => {
             [figures.right_share(), figures.wrong_share()].map(percent)
         }
         Bytes::Unknown => ["–".to_owned(), "–".to_owned()],

@@ -1,9 +1,10 @@
 <?php
 // The range's PHP script, for php-fpm behind a web server: /plain and
-// /NAME/BYTES, where NAME says when BYTES are allocated and freed. PHP gives all
-// memory of a request back at its end. A block is a string. PostgreSQL is left
-// out, as its client library allocates outside PHP's heap; Redis at REDIS_PORT is
-// spoken in two lines over a connection that the process keeps. Deliberately not
+// /NAME/BYTES, where NAME says how a request comes to hold BYTES at once. PHP gives
+// all memory of a request back at its end; /extent has how far PHP itself says that
+// its heap extended for a request without any. A block is a string. PostgreSQL is
+// left out, as its client library allocates outside PHP's heap; Redis at REDIS_PORT
+// is spoken in two lines over a connection that the process keeps. Deliberately not
 // here: counts, which php-fpm's access log has, and anything that knows memtrace.
 
 function block(int $bytes): string {
@@ -29,8 +30,9 @@ $words = explode('/', $_SERVER['REQUEST_URI']);
 $bytes = (int) ($words[2] ?? 0);
 $answer = match ($words[1]) {
     'plain' => 0,
+    'extent' => memory_get_peak_usage(),
     'freed' => around($bytes, fn () => null),
-    'at-once' => strlen(block(intdiv($bytes, 2))) + strlen(block($bytes - intdiv($bytes, 2))),
+    'at-once' => strlen(block($bytes)) + strlen(block($bytes)),
     'sleep' => around($bytes, fn () => usleep(5000)),
     'cache' => around($bytes, increment(...)),
     default => null,

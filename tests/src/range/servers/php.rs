@@ -17,7 +17,7 @@ use crate::range::endpoint::Endpoint;
 use crate::range::{Bytes, Counts, Lengths, Started, Subject};
 use crate::server::{Server, free_port};
 
-/// Large beside the 2 MiB steps in which PHP takes memory for all that is small.
+/// Large beside what PHP itself holds for a request, some 350 KiB.
 const BYTES: u64 = 5_000_000;
 
 /// The PHP subjects.
@@ -25,7 +25,7 @@ pub fn subjects() -> Vec<Subject> {
     vec![Subject {
         name: "php-fpm",
         model: "FastCGI, a process for each request",
-        bytes: Bytes::Managed,
+        bytes: Bytes::Extent,
         driver: Driver::Http1,
         lengths: Lengths::InOrder,
         endpoints: || {
