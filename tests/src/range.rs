@@ -11,6 +11,7 @@ pub mod backends;
 pub mod certificate;
 pub mod drive;
 pub mod endpoint;
+pub mod fixture;
 pub mod judge;
 pub mod listing;
 pub mod servers;
@@ -20,11 +21,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail};
 
-use crate::memtrace::Recording;
+use crate::memtrace::{Recorded, Recording};
 use crate::process;
 use crate::server::{RequestCounts, Server, parse_counts};
 use crate::shim::CountingShim;
 use backends::Backends;
+use drive::Sent;
 use endpoint::{Endpoint, Plan};
 use judge::Figures;
 
@@ -175,6 +177,12 @@ impl Subject {
             .collect()
     }
 
+    /// Its name in names of files.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        self.name.to_lowercase().replace([' ', '/'], "-")
+    }
+
     /// Starts the server and asks every endpoint often enough that modules are
     /// imported and pools are full.
     pub fn warm(&self, backends: &Backends) -> anyhow::Result<Started> {
@@ -208,20 +216,11 @@ impl Subject {
         clients: usize,
     ) -> anyhow::Result<Row> {
         let plan = Plan::new((self.endpoints)(), requests_of_each(clients));
-        let before = self.request_counts(backends, started)?;
-        let recording = Recording::of_pids(&process::tree(started.server.pid()))?;
-        let sent = self
-            .driver
-            .drive(started.port(), backends.certificate(), &plan, clients)?;
-        let recorded = recording.stop()?;
-        started.asked += plan.requests.len() as u64;
-        let after = self.request_counts(backends, started)?;
-        require_counts(&before, &after, &sent.counts(&plan))?;
-
+        let (sent, recorded) = self.trace(backends, started, &plan, clients)?;
         let report = recorded.complete_report()?;
         let listing = listing::of_capture(&recorded.capture)?;
         if let Some(directory) = std::env::var_os(KEEP_CAPTURES) {
-            let name = format!("{}-{clients}.memtrace", self.name.replace([' ', '/'], "-"));
+            let name = format!("{}-{clients}.memtrace", self.file_name());
             std::fs::copy(
                 &recorded.capture,
                 std::path::Path::new(&directory).join(name),
@@ -242,6 +241,27 @@ impl Subject {
                 &report,
             )?,
         })
+    }
+
+    /// Traces the server while so many clients ask it for everything in the plan,
+    /// and checks that it counted what was asked for.
+    fn trace(
+        &self,
+        backends: &Backends,
+        started: &mut Started,
+        plan: &Plan,
+        clients: usize,
+    ) -> anyhow::Result<(Sent, Recorded)> {
+        let before = self.request_counts(backends, started)?;
+        let recording = Recording::of_pids(&process::tree(started.server.pid()))?;
+        let sent = self
+            .driver
+            .drive(started.port(), backends.certificate(), plan, clients)?;
+        let recorded = recording.stop()?;
+        started.asked += plan.requests.len() as u64;
+        let after = self.request_counts(backends, started)?;
+        require_counts(&before, &after, &sent.counts(plan))?;
+        Ok((sent, recorded))
     }
 
     /// What the server counted so far. A log is written after the answer, so it

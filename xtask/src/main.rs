@@ -8,6 +8,7 @@ mod digest;
 
 mod ci;
 mod ebpf;
+mod fixtures;
 mod range;
 mod setup;
 mod stages;
@@ -40,6 +41,8 @@ enum Chore {
     },
     /// Measure every server model of the tests, and keep the table in docs/range.md
     Range(range::Options),
+    /// Record a small capture of each server model, to be replayed by the tests
+    Fixtures(fixtures::Options),
     /// Do everything that CI does
     Ci,
 }
@@ -63,6 +66,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Stages => stages::run(&root),
         Chore::Vm { arguments } => vm::run(&vm::Options::from_arguments(root, arguments)?),
         Chore::Range(options) => range::run(&root, &options),
+        Chore::Fixtures(options) => fixtures::run(&root, &options),
         Chore::Ci => ci::run(&root),
     }
 }
