@@ -21,3 +21,4 @@ pub mod range;
 pub mod report;
 pub mod server;
 pub mod shim;
+pub mod tls;

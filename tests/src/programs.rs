@@ -65,6 +65,33 @@ pub fn kinds_server() -> anyhow::Result<PathBuf> {
     )
 }
 
+/// How a program has its TLS library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linked {
+    /// As a shared library.
+    Shared,
+    /// Linked in.
+    Static,
+    /// Linked in, and no symbol left.
+    Stripped,
+}
+
+/// The server on OpenSSL.
+pub fn tls_server(linked: Linked) -> anyhow::Result<PathBuf> {
+    const INSIDE: &[&str] = &["-Wl,-Bstatic", "-lssl", "-lcrypto", "-Wl,-Bdynamic"];
+    let (output, flags, libraries): (_, &[&str], _) = match linked {
+        Linked::Shared => ("tls_server", &[], &["-lssl", "-lcrypto"][..]),
+        Linked::Static => ("tls_server_static", &[], INSIDE),
+        Linked::Stripped => ("tls_server_stripped", &["-s"], INSIDE),
+    };
+    let flags: Vec<&str> = ["-O2", "-fno-builtin", "-pthread"]
+        .iter()
+        .chain(flags)
+        .copied()
+        .collect();
+    compile_with(output, "tls_server.c", "cc", &flags, libraries)
+}
+
 /// The counting shim, a library to preload.
 pub fn counting_shim() -> anyhow::Result<PathBuf> {
     compile(
@@ -108,6 +135,16 @@ pub fn range_servlet() -> anyhow::Result<PathBuf> {
 }
 
 fn compile(output: &str, source: &str, compiler: &str, flags: &[&str]) -> anyhow::Result<PathBuf> {
+    compile_with(output, source, compiler, flags, &["-ldl"])
+}
+
+fn compile_with(
+    output: &str,
+    source: &str,
+    compiler: &str,
+    flags: &[&str],
+    libraries: &[&str],
+) -> anyhow::Result<PathBuf> {
     make(output, source, |source, output| {
         let mut command = Command::new(compiler);
         command
@@ -116,7 +153,7 @@ fn compile(output: &str, source: &str, compiler: &str, flags: &[&str]) -> anyhow
             .arg("-o")
             .arg(output)
             .arg(source)
-            .arg("-ldl");
+            .args(libraries);
         command
     })
 }

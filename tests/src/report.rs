@@ -150,6 +150,17 @@ impl Report {
         Ok(row.cloned().map(Endpoint))
     }
 
+    /// What the report says keeps a process from being seen whole.
+    pub fn troubles(&self) -> anyhow::Result<Vec<String>> {
+        Ok(self
+            .array("/processes")?
+            .iter()
+            .filter_map(|process| process.get("trouble")?.as_array())
+            .flatten()
+            .filter_map(|trouble| trouble.as_str().map(str::to_owned))
+            .collect())
+    }
+
     /// Requests over all rows.
     pub fn requests(&self) -> anyhow::Result<u64> {
         self.array("/endpoints")?

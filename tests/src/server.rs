@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::process::{self, Running, wait_until};
 use crate::shim::CountingShim;
+use crate::tls::Certificate;
 use crate::{client, paths, programs};
 
 /// Requests by path and status.
@@ -126,8 +127,38 @@ impl PythonServer {
 
     /// Starts it; ready when every worker process can answer.
     pub fn start(self, shim: Option<&CountingShim>) -> anyhow::Result<Server> {
+        self.start_with(shim, |_| ())
+    }
+
+    /// Starts it over TLS.
+    pub fn start_tls(self, certificate: &Certificate) -> anyhow::Result<Server> {
+        let names = match self {
+            Self::UvicornFastApi | Self::UvicornFastApiAsyncio => {
+                ["--ssl-certfile", "--ssl-keyfile"]
+            }
+            Self::GunicornFlaskSync
+            | Self::GunicornFlaskThreads
+            | Self::GunicornDjangoSync
+            | Self::GunicornDjangoThreads => ["--certfile", "--keyfile"],
+            Self::HttpServer => bail!("the server of the standard library speaks no TLS here"),
+        };
+        self.start_with(None, |command| {
+            command
+                .arg(names[0])
+                .arg(certificate.certificate())
+                .arg(names[1])
+                .arg(certificate.key());
+        })
+    }
+
+    fn start_with(
+        self,
+        shim: Option<&CountingShim>,
+        change: impl FnOnce(&mut Command),
+    ) -> anyhow::Result<Server> {
         let port = free_port()?;
         let mut command = self.command(port)?;
+        change(&mut command);
         let directory = TempDir::new().context("no directory for a server")?;
         command
             .env("COUNTS_DIR", directory.path())
@@ -221,6 +252,12 @@ impl Server {
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// The same over TLS.
+    #[must_use]
+    pub fn https_url(&self, path: &str) -> String {
+        format!("https://127.0.0.1:{}{path}", self.port)
     }
 
     /// The process itself, to end it.

@@ -53,6 +53,12 @@ const PACKAGES: &[&str] = &[
     "openssl",
     "postgresql",
     "redis-server",
+    "lighttpd-mod-gnutls",
+    "lighttpd-mod-openssl",
+    "gnutls-bin",
+    // What a TLS server is linked with, a certificate and its client.
+    "libssl-dev",
+    "curl",
     // Load generators.
     "nghttp2-client",
     "apache2-utils",
