@@ -15,6 +15,7 @@ use crate::paths;
 use crate::process::{self, wait_until};
 use crate::server::{RequestCounts, Server, Serving, free_port};
 use crate::shim::CountingShim;
+use crate::tls::Certificate;
 
 /// nginx and the server behind it.
 #[derive(Debug)]
@@ -31,6 +32,18 @@ impl Nginx {
     /// Starts both; ready when both workers run. The shim is preloaded into
     /// nginx only.
     pub fn start(shim: Option<&CountingShim>) -> anyhow::Result<Self> {
+        Self::start_with(shim, None)
+    }
+
+    /// Starts both, nginx over TLS.
+    pub fn start_tls(certificate: &Certificate) -> anyhow::Result<Self> {
+        Self::start_with(None, Some(certificate))
+    }
+
+    fn start_with(
+        shim: Option<&CountingShim>,
+        certificate: Option<&Certificate>,
+    ) -> anyhow::Result<Self> {
         let backend = Server::alloc_server(Serving::Epoll, None)?;
         let directory = TempDir::new().context("no directory for nginx")?;
         let port = free_port()?;
@@ -39,7 +52,19 @@ impl Nginx {
             .with_context(|| format!("cannot read {}", source.display()))?
             .replace("{{directory}}", &directory.path().to_string_lossy())
             .replace("{{port}}", &port.to_string())
-            .replace("{{backend}}", &format!("127.0.0.1:{}", backend.port()));
+            .replace("{{backend}}", &format!("127.0.0.1:{}", backend.port()))
+            .replace("{{tls}}", certificate.map_or("", |_| "ssl"))
+            .replace(
+                "{{certificate}}",
+                &certificate.map_or_else(String::new, |certificate| {
+                    format!(
+                        "ssl_certificate {}; ssl_certificate_key {};\n\
+                         location /secure/ {{ proxy_pass https://127.0.0.1:{port}/; }}",
+                        certificate.certificate().display(),
+                        certificate.key().display()
+                    )
+                }),
+            );
         let path = directory.path().join("nginx.conf");
         fs::write(&path, configuration).context("cannot write nginx's configuration")?;
         fs::create_dir(directory.path().join("www"))?;

@@ -5,8 +5,9 @@
 //! Deliberately not here: servers that also speak in clear text; they take a
 //! [`Certificate`].
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, bail};
 use tempfile::TempDir;
@@ -73,6 +74,69 @@ impl Certificate {
     /// What a server counted, by its `/counts`.
     pub fn counts(&self, server: &Server) -> anyhow::Result<RequestCounts> {
         parse_counts(&self.get(&server.https_url("/counts"))?)
+    }
+}
+
+/// One connection over TLS, by `openssl s_client`.
+#[derive(Debug)]
+pub struct TlsConnection {
+    client: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl TlsConnection {
+    /// Connects; the handshake may still be under way.
+    pub fn open(port: u16) -> anyhow::Result<Self> {
+        let mut client = Command::new("openssl")
+            .args(["s_client", "-quiet", "-connect"])
+            .arg(format!("127.0.0.1:{port}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot run openssl: run `cargo xtask setup`")?;
+        let answers = client.stdout.take().context("openssl has no output")?;
+        Ok(Self {
+            client,
+            answers: BufReader::new(answers),
+        })
+    }
+
+    /// Asks for a path and reads the answer, whose length its head must tell.
+    /// Returns the status line.
+    pub fn get(&mut self, path: &str) -> anyhow::Result<String> {
+        let input = self.client.stdin.as_mut().context("openssl has no input")?;
+        write!(input, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")?;
+        input.flush()?;
+        let mut line = || -> anyhow::Result<String> {
+            let mut line = String::new();
+            if self.answers.read_line(&mut line)? == 0 {
+                bail!("the server closed the connection");
+            }
+            Ok(line.trim_end().to_owned())
+        };
+        let status = line()?;
+        let mut length = None;
+        loop {
+            let field = line()?.to_ascii_lowercase();
+            if field.is_empty() {
+                break;
+            }
+            if let Some(value) = field.strip_prefix("content-length:") {
+                length = Some(value.trim().parse()?);
+            }
+        }
+        let mut body = vec![0; length.context("the answer tells no length")?];
+        self.answers.read_exact(&mut body)?;
+        Ok(status)
+    }
+}
+
+impl Drop for TlsConnection {
+    fn drop(&mut self) {
+        // It may have ended with its server.
+        let _ = self.client.kill();
+        let _ = self.client.wait();
     }
 }
 

@@ -9,10 +9,11 @@
 use memtrace_tests::gate;
 use memtrace_tests::load::{Connections, ab, h2load};
 use memtrace_tests::memtrace::Recording;
+use memtrace_tests::nginx::{FILE_BYTES, Nginx};
 use memtrace_tests::programs::Linked;
 use memtrace_tests::report::{Report, require_within};
 use memtrace_tests::server::{PythonServer, RequestCounts, Server};
-use memtrace_tests::tls::{self, Certificate};
+use memtrace_tests::tls::{self, Certificate, TlsConnection};
 
 const CONCURRENCIES: [u64; 3] = [1, 8, 64];
 
@@ -142,6 +143,53 @@ fn node() -> anyhow::Result<()> {
     known_bytes("node", tls::node, &CONCURRENCIES)
 }
 
+/// Keep-alive and new connections, static and proxied, and nginx as a client of
+/// its own TLS.
+#[test]
+fn nginx() -> anyhow::Result<()> {
+    let Some(_alone) = gate::tracing_allowed()? else {
+        return Ok(());
+    };
+    let certificate = Certificate::new()?;
+    let nginx = Nginx::start_tls(&certificate)?;
+    let server = nginx.server();
+    let paths = ["/file.txt", "/proxied/alloc/1000", "/missing"];
+    let mut asked = 0;
+    for clients in CONCURRENCIES {
+        let before = nginx.counts(asked)?;
+        let recording = Recording::of_pids(&server.pids())?;
+        let urls = paths.map(|path| server.https_url(path));
+        h2load(192, clients, &urls)?.require_all_answered(192)?;
+        let report = recording.stop()?.complete_report()?;
+        asked += 192;
+        require_counts(&report, &before, &nginx.counts(asked)?)?;
+        require_read(&report, clients)?;
+        let bytes = report
+            .endpoint("GET", "/file.txt")?
+            .figure("response_bytes", "mean")?;
+        let head = (bytes - FILE_BYTES as f64).max(0.0);
+        assert!((150.0..350.0).contains(&head), "{head} bytes of head");
+    }
+    for path in ["/file.txt", "/secure/file.txt"] {
+        let before = nginx.counts(asked)?;
+        let recording = Recording::of_pids(&server.pids())?;
+        let url = server.https_url(path);
+        ab(100, 8, Connections::New, &url)?.require_all_succeeded(100)?;
+        let report = recording.stop()?.complete_report()?;
+        asked += if path == "/file.txt" { 100 } else { 200 };
+        require_counts(&report, &before, &nginx.counts(asked)?)?;
+        // ab opens some connections that it does not use.
+        let unread = report.count("/http/tls_unread_connections")?;
+        assert!(unread <= 8, "{unread} connections unread");
+        assert_eq!(
+            report.count("/http/tls_connections")?,
+            report.count("/connections/accepted")?
+        );
+        assert_eq!(report.count("/connections/found_open")?, 0);
+    }
+    Ok(())
+}
+
 /// Looking is not receiving, a call inside a call counts once, and both forms of
 /// reading and writing are known, wherever the library is.
 #[test]
@@ -248,5 +296,51 @@ fn gnutls_serv() -> anyhow::Result<()> {
     let report = recording.stop()?.complete_report()?;
     report.endpoint("GET", "/whatever")?.require_requests(100)?;
     assert_eq!(report.requests()?, 100);
+    Ok(())
+}
+
+/// Connections that were open before the trace are tied to their sessions by
+/// what comes on them.
+#[test]
+fn connections_from_before_the_trace() -> anyhow::Result<()> {
+    type Start = fn(&Certificate) -> anyhow::Result<Server>;
+    let Some(_alone) = gate::tracing_allowed()? else {
+        return Ok(());
+    };
+    let certificate = Certificate::new()?;
+    let servers: [(&str, Start); 4] = [
+        ("asyncio", |it| {
+            PythonServer::UvicornFastApiAsyncio.start_tls(it)
+        }),
+        ("uvloop", |it| PythonServer::UvicornFastApi.start_tls(it)),
+        ("threads", |it| {
+            PythonServer::GunicornFlaskThreads.start_tls(it)
+        }),
+        ("node", tls::node),
+    ];
+    for (name, start) in servers {
+        let server = start(&certificate)?;
+        let mut connections = Vec::new();
+        for _ in 0..3 {
+            let mut connection = TlsConnection::open(server.port())?;
+            connection.get("/plain")?;
+            connections.push(connection);
+        }
+        let recording = Recording::of_pids(&server.pids())?;
+        for _ in 0..5 {
+            for connection in &mut connections {
+                assert!(connection.get("/plain")?.contains("200"), "{name}");
+                assert!(connection.get("/status/404")?.contains("404"), "{name}");
+            }
+        }
+        let report = recording.stop()?.complete_report()?;
+        assert_eq!(report.requests()?, 30, "{name}");
+        report.endpoint("GET", "/plain")?.require_requests(15)?;
+        let missing = report.endpoint("GET", "/status/404")?;
+        assert_eq!(missing.statuses()?.get("404"), Some(&15), "{name}");
+        assert_eq!(report.count("/http/tls_connections")?, 3, "{name}");
+        assert_eq!(report.count("/http/tls_unread_connections")?, 0, "{name}");
+        assert_eq!(report.count("/connections/accepted")?, 0, "{name}");
+    }
     Ok(())
 }

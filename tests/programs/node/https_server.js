@@ -36,7 +36,8 @@ https
     const [status, body] = answer(request.url);
     const of = (counts[request.url] ??= {});
     of[status] = (of[status] ?? 0) + 1;
-    response.writeHead(status, { 'Content-Type': 'text/plain' });
+    const length = Buffer.byteLength(body);
+    response.writeHead(status, { 'Content-Type': 'text/plain', 'Content-Length': length });
     response.end(body);
   })
   .listen(Number(port), '127.0.0.1');
