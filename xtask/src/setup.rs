@@ -3,10 +3,13 @@
 //! In: the list of packages below, the pinned Python packages of
 //! `tests/programs/python/requirements.txt`, the versions of Go of
 //! `tests/programs/go/toolchains.txt`. Out: all installed, the Python packages in
-//! `target/venv`, the Go toolchains in `target/go`. Quick when nothing is missing.
-//! Deliberately not here: a Rust toolchain, the BPF toolchains (`cargo xtask ebpf`
-//! says what it needs), and any change to services: servers are installed, and
-//! started neither now nor when the machine is.
+//! `target/venv`, the Go toolchains in `target/go`, other CPythons in
+//! `target/pythons`. Quick when nothing is missing. Deliberately not here: a Rust
+//! toolchain, the BPF toolchains (`cargo xtask ebpf` says what it needs), and any
+//! change to services: servers are installed, and started neither now nor when the
+//! machine is.
+
+mod pythons;
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -93,7 +96,8 @@ pub fn run() -> anyhow::Result<()> {
         install(&missing)?;
     }
     python_environment(&repository)?;
-    go_toolchains(&repository)
+    go_toolchains(&repository)?;
+    pythons::run(&repository)
 }
 
 fn repository() -> anyhow::Result<PathBuf> {

@@ -129,6 +129,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, application):
         self.application = application
         self.received = b""
+        # The loop itself does not keep tasks alive.
+        self.task = None
 
     def connection_made(self, transport):
         self.transport = transport
@@ -138,7 +140,7 @@ class Connection(asyncio.Protocol):
         head, end, rest = self.received.partition(b"\r\n\r\n")
         if end:
             self.received = rest
-            asyncio.get_running_loop().create_task(self.respond(head))
+            self.task = asyncio.get_running_loop().create_task(self.respond(head))
 
     async def respond(self, head):
         response = await self.application.answer(head)
