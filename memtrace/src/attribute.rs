@@ -57,7 +57,7 @@ use buffer::Buffers;
 use connection::{AfterWrite, Caller, ConnRef, Connections, Moment, Turn};
 use counter::Counters;
 use process::Processes;
-use strand::{Accepted, BETWEEN, Origin, Reading, StrandId, Strands, Thread};
+use strand::{Accepted, BETWEEN, Origin, Reading, Records, StrandId, Strands, Thread};
 use tls::{Call, Moved};
 use work::Doing;
 
@@ -482,6 +482,7 @@ impl Attributor {
                 greenlet: None,
                 served: false,
                 reading: None,
+                records: None,
                 moved: None,
                 buffers: Buffers::default(),
                 ..*parent
@@ -545,12 +546,16 @@ impl Attributor {
 
     fn data_moved(&mut self, pid: u32, tid: u32, data: &Data, out: &mut Vec<Attributed>) {
         let process = self.begin_thread(pid, tid, out);
-        let deciphered = self.moved(tid, process, data);
+        let mut deciphered = self.moved(tid, process, data);
         let tls_is_read = self.processes.reads_tls(process);
         let Some((conn, turn)) = self.connections.data(data, process, tls_is_read, out) else {
             return;
         };
         let strand = self.strands.current(tid);
+        // A callback that is set up to read later does nothing else before.
+        deciphered |= matches!(data.stream, StreamId::Tls(_))
+            && self.is_callback(strand)
+            && self.is_idle(strand);
         match turn {
             Turn::Stay => {}
             Turn::Asked => self.asked(strand, conn, false, out),
@@ -587,6 +592,7 @@ impl Attributor {
                     let proven = begun.then_some(Owner::Reason(reason));
                     self.turn(pid, tid, Doing::unknown(reason), proven, out);
                 }
+                self.received_records(tid, strand, conn, reason);
             }
             Turn::Pushed(wrote, _) if self.works_for_another(strand, wrote) => {}
             Turn::Wrote(wrote, after) | Turn::Pushed(wrote, after) => {
@@ -654,17 +660,43 @@ impl Attributor {
         let last = self.strands.thread(tid).and_then(|thread| thread.moved);
         self.connections
             .tls_call(session, call, fd, process, last, out);
-        // Plaintext is taken in once it is clear what its records had begun.
-        if call == Call::Read || call == Call::Handshake {
-            self.taken_in(tid);
+        let strand = self.strands.current(tid);
+        let handshaking = self
+            .strands
+            .doing(strand)
+            .is_some_and(|doing| doing.presumes(Reason::TlsHandshake));
+        match call {
+            // Plaintext is taken in once it is clear what its records had begun.
+            Call::Moved(..) => {}
+            Call::Read => {
+                self.taken_in(tid);
+                self.came_out(tid);
+            }
+            Call::Handshake => {
+                self.taken_in(tid);
+                // What follows may be for a request that came with its end.
+                if handshaking {
+                    let next = Doing::unknown(Reason::TlsHandshake);
+                    self.strands.turn(strand, next, None, out);
+                }
+            }
         }
     }
 
-    /// What the thread has received was handed to a TLS library. Returns on
-    /// which socket it came, if it was not before.
-    fn taken_in(&mut self, tid: u32) -> Option<SocketId> {
+    /// What the thread has received was handed to a TLS library.
+    fn taken_in(&mut self, tid: u32) {
+        if let Some(thread) = self.strands.thread_mut(tid)
+            && let Some(moved) = &mut thread.moved
+        {
+            moved.unread = false;
+        }
+    }
+
+    /// All plaintext of what the thread has received has come out. Returns on
+    /// which socket it had come, if none came out before.
+    fn came_out(&mut self, tid: u32) -> Option<SocketId> {
         let moved = self.strands.thread_mut(tid)?.moved.as_mut()?;
-        std::mem::replace(&mut moved.unread, false).then_some(moved.socket)
+        std::mem::replace(&mut moved.sealed, false).then_some(moved.socket)
     }
 
     /// Notes what the thread has moved. Returns whether it is the plaintext of
@@ -678,7 +710,8 @@ impl Attributor {
                 false
             }
             (StreamId::Tls(session), Direction::Recv) => {
-                let came_on = self.taken_in(tid);
+                self.taken_in(tid);
+                let came_on = self.came_out(tid);
                 came_on.is_some() && came_on == self.connections.socket_of(process, session)
             }
             (StreamId::Tls(_), Direction::Send) => false,
@@ -805,13 +838,7 @@ impl Attributor {
     /// The thread has received bytes of a request.
     fn reads(&mut self, tid: u32, strand: StrandId, request: RequestId, conn: ConnRef) {
         // A loop that receives in no callback's context calls one next.
-        let in_callback = match strand {
-            StrandId::Context(process, context) => self
-                .strands
-                .context(process, context)
-                .is_some_and(|context| context.made),
-            StrandId::Thread(_) => false,
-        };
+        let in_callback = self.is_callback(strand);
         if let Some(thread) = self.strands.thread_mut(tid) {
             let first = thread.entered;
             thread.reading = Some(Reading {
@@ -821,6 +848,33 @@ impl Attributor {
                 context: None,
                 stay: (first, first.wrapping_add(u32::from(!in_callback))),
             });
+        }
+    }
+
+    /// The thread has received TLS records: in no callback's context, it is in the
+    /// context that it enters next that they are taken in.
+    fn received_records(&mut self, tid: u32, strand: StrandId, conn: ConnRef, reason: Reason) {
+        let in_callback = self.is_callback(strand);
+        if let (StrandId::Context(..), Some(thread)) = (strand, self.strands.thread_mut(tid)) {
+            thread.records = (!in_callback).then_some(Records {
+                conn,
+                reason,
+                strand,
+                taken_in: thread.entered.wrapping_add(1),
+                begun: false,
+            });
+        }
+    }
+
+    /// Whether a strand is a context that was seen to be made: that of a callback
+    /// or a task, not a loop's own.
+    fn is_callback(&self, strand: StrandId) -> bool {
+        match strand {
+            StrandId::Context(process, context) => self
+                .strands
+                .context(process, context)
+                .is_some_and(|context| context.made),
+            StrandId::Thread(_) => false,
         }
     }
 
@@ -909,6 +963,7 @@ impl Attributor {
         };
         thread.accepted = None;
         thread.moved = None;
+        thread.records = None;
         let own = thread.own;
         let in_request = match own {
             Doing::Open { asked: true, .. } => true,
@@ -999,6 +1054,14 @@ impl Attributor {
             }
         }
         let reading = thread.reading.filter(|reading| reading.context == known);
+        let records = match &mut thread.records {
+            Some(records) if kind == ContextKind::Python && records.taken_in == entered => {
+                let before = *records;
+                records.begun = true;
+                Some(before)
+            }
+            _ => None,
+        };
         let turn = self.strands.turns;
         let Some(of_context) = self.strands.context_mut(process, context) else {
             return;
@@ -1021,6 +1084,15 @@ impl Attributor {
                 self.strands.turn(reading.strand, BETWEEN, None, out);
             }
             self.learn(tid, strand, reading.conn, Some(reading.request));
+        }
+        if let Some(records) = records {
+            if !records.begun {
+                self.learn(tid, strand, records.conn, None);
+                self.strands.turn(records.strand, BETWEEN, None, out);
+                let next = Doing::unknown(records.reason);
+                self.strands.turn(strand, next, None, out);
+            }
+            return;
         }
         let origin = self
             .strands
@@ -1055,6 +1127,8 @@ impl Attributor {
                 // whoever reads them.
                 Some(reading) => Doing::request(reading.request, How::Received),
                 None if doing.claimed().is_some() => BETWEEN,
+                // The records have been taken in.
+                None if doing.presumes(Reason::TlsHandshake) => BETWEEN,
                 None => return,
             },
         };

@@ -55,6 +55,9 @@ pub struct Thread {
     pub served: bool,
     /// The request of which it received bytes, as long as it has not waited.
     pub reading: Option<Reading>,
+    /// TLS records that it received last in no callback's context, as long as it
+    /// has not waited.
+    pub records: Option<Records>,
     /// The connection that it accepted last, as long as it has done nothing
     /// else since.
     pub accepted: Option<Accepted>,
@@ -94,6 +97,22 @@ pub struct Reading {
     /// What the runtime may count there, first and last: whoever reads is called
     /// before the thread goes on to anything else.
     pub stay: (u32, u32),
+}
+
+/// TLS records of which nobody knows yet what they say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Records {
+    /// On which connection.
+    pub conn: ConnRef,
+    /// What they are for if no plaintext tells.
+    pub reason: Reason,
+    /// On which strand the call was made.
+    pub strand: StrandId,
+    /// What the runtime counts where they are taken in: whoever does is called
+    /// before the thread goes on to anything else.
+    pub taken_in: u32,
+    /// That has begun.
+    pub begun: bool,
 }
 
 impl Reading {
@@ -183,6 +202,7 @@ impl Strands {
             greenlet: None,
             served: false,
             reading: None,
+            records: None,
             accepted: None,
             entered: 0,
             waits_in: None,

@@ -37,6 +37,8 @@ pub struct Moved {
     pub received: u64,
     /// It has called no TLS library to take them in yet.
     pub unread: bool,
+    /// No plaintext of them has come out yet: a handshake may have left some.
+    pub sealed: bool,
 }
 
 /// A call for a session.
@@ -53,9 +55,11 @@ pub enum Call {
 impl Moved {
     /// What the thread moved last once it has moved this too.
     pub fn after(before: Option<Moved>, socket: SocketId, data: &Data) -> Moved {
-        let (received, unread) = match before {
-            Some(before) if before.socket == socket => (before.received, before.unread),
-            Some(_) | None => (0, false),
+        let (received, unread, sealed) = match before {
+            Some(before) if before.socket == socket => {
+                (before.received, before.unread, before.sealed)
+            }
+            Some(_) | None => (0, false, false),
         };
         let (more, fresh) = match data.direction {
             Direction::Recv => (data.len, true),
@@ -66,6 +70,7 @@ impl Moved {
             fd: data.fd,
             received: received.saturating_add(more),
             unread: unread || fresh,
+            sealed: sealed || fresh,
         }
     }
 }

@@ -25,6 +25,7 @@ fn received(socket: SocketId, received: u64) -> Option<Moved> {
         fd: if socket == SOCKET { FD } else { FD_ELSEWHERE },
         received,
         unread: true,
+        sealed: true,
     })
 }
 
@@ -222,6 +223,7 @@ fn steps() -> impl Strategy<Value = Step> {
                 fd,
                 received,
                 unread,
+                sealed: unread,
             }
         });
     let made = prop_oneof![
