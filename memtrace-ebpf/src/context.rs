@@ -49,7 +49,7 @@ pub fn context_made(ctx: RetProbeContext) -> u32 {
 /// Entry of the function that takes a CPython context apart.
 #[uprobe]
 pub fn context_end(ctx: ProbeContext) -> u32 {
-    ended(&ctx, ContextKind::Python)
+    ended(ctx.arg::<u64>(0).unwrap_or(0), ContextKind::Python)
 }
 
 /// Entry of greenlet's `g_switchstack`: its second argument goes on from here
@@ -75,7 +75,7 @@ pub fn greenlet_switch(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn greenlet_made(ctx: ProbeContext) -> u32 {
     let (pid, tid) = current();
-    let greenlet = ctx.arg::<u64>(0).unwrap_or(0);
+    let greenlet = greenlet_of(ctx.arg::<u64>(0).unwrap_or(0));
     if greenlet == 0 || !is_target(pid) {
         return 0;
     }
@@ -90,13 +90,25 @@ pub fn greenlet_made(ctx: ProbeContext) -> u32 {
 /// Entry of the function that takes a greenlet apart.
 #[uprobe]
 pub fn greenlet_end(ctx: ProbeContext) -> u32 {
-    ended(&ctx, ContextKind::Greenlet)
+    let greenlet = greenlet_of(ctx.arg::<u64>(0).unwrap_or(0));
+    ended(greenlet, ContextKind::Greenlet)
+}
+
+/// `pimpl` in `struct _greenlet` (greenlet.h since 2.0), behind the object's head
+/// and two pointers: set before `tp_init`, and until `tp_dealloc` has run.
+const GREENLET_IMPLEMENTATION: u64 = 32;
+
+/// What switches, of a greenlet as Python knows it; 0 if it has nothing.
+#[inline(always)]
+fn greenlet_of(object: u64) -> u64 {
+    let at = object.wrapping_add(GREENLET_IMPLEMENTATION) as *const u64;
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_user(at) }.unwrap_or(0)
 }
 
 #[inline(always)]
-fn ended(ctx: &ProbeContext, kind: ContextKind) -> u32 {
+fn ended(context: u64, kind: ContextKind) -> u32 {
     let (pid, tid) = current();
-    let context = ctx.arg::<u64>(0).unwrap_or(0);
     if context != 0 && is_target(pid) {
         state(Kind::ContextEnd, pid, tid, context, kind, 0);
     }
