@@ -26,6 +26,8 @@
 //!   in return (`goroutine`);
 //! - each message of a WebSocket, and each event of a stream of them, is a
 //!   request of its own; see `series`;
+//! - a thread whose tasks cannot be told apart works for none of several requests
+//!   that it is in the middle of;
 //! - a wait for a single descriptor in the middle of a request (a database's
 //!   answer, say) is part of the request.
 
@@ -416,6 +418,9 @@ impl Attributor {
 
     fn credit(&mut self, pid: u32, tid: u32, out: &mut Vec<Attributed>) -> (ProcessIndex, Credit) {
         let process = self.begin_thread(pid, tid, out);
+        if self.strands.interleaves(tid) && self.processes.has_untold_tasks(process) {
+            return (process, Credit::Reason(Reason::TasksUntold));
+        }
         let credit = self.strands.credit(tid, out);
         (
             process,
@@ -610,7 +615,7 @@ impl Attributor {
                     && matches!(strand, StrandId::Thread(_));
                 let claimed = self.strands.doing(strand).and_then(Doing::claimed);
                 let (next, proven) = match (mixed, after) {
-                    (true, AfterWrite::Ended) => (Doing::unknown(Reason::EventLoop), claimed),
+                    (true, AfterWrite::Ended) => (Doing::unknown(Reason::TasksUntold), claimed),
                     (true, _) => (next, claimed),
                     (false, _) => (next, Some(wrote)),
                 };
@@ -619,7 +624,7 @@ impl Attributor {
                         request: wrote,
                         how: How::Answered,
                     }),
-                    None => Owner::Reason(Reason::EventLoop),
+                    None => Owner::Reason(Reason::TasksUntold),
                 };
                 self.turn(pid, tid, next, Some(proven), out);
                 self.learn(tid, strand, conn, None);
@@ -984,7 +989,7 @@ impl Attributor {
                 && self.processes.mixes_tasks(process)
                 && self.strands.under_way(process) > 0
                 && (own.presumes(Reason::BetweenRequests) || own.presumes(Reason::ConnectionSetup));
-            let proven = mixed.then_some(Owner::Reason(Reason::EventLoop));
+            let proven = mixed.then_some(Owner::Reason(Reason::TasksUntold));
             self.strands
                 .turn(StrandId::Thread(tid), BETWEEN, proven, out);
         }

@@ -338,6 +338,22 @@ pub struct ProcessFact {
     pub probed_after_ns: u64,
 }
 
+/// How the words begin that say that a process has asyncio's tasks, and that they
+/// are not told apart.
+pub const ASYNCIO_UNTOLD: &str = "asyncio tasks are not told apart";
+/// The same of greenlets.
+pub const GREENLETS_UNTOLD: &str = "greenlets are not told apart";
+
+impl ProcessFact {
+    /// Whether a thread of the process may have turned from one request to another
+    /// without a sign of it.
+    pub fn has_untold_tasks(&self) -> bool {
+        let untold = [ASYNCIO_UNTOLD, GREENLETS_UNTOLD];
+        let is_one = |words: &String| untold.iter().any(|begin| words.starts_with(begin));
+        self.trouble.iter().any(is_one)
+    }
+}
+
 /// How a process came to be traced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,5 +1,5 @@
-//! TLS sessions as the kernel states them, and whose the blocks are that are
-//! made for them in the end.
+//! TLS sessions and event loops as the kernel states them, and whose the blocks
+//! are that are made for them in the end.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use memtrace_common::event::{Addresses, ContextKind, WaitKind};
 
 use memtrace::{
     attribute::Attributor,
-    event::{Data, Direction, Event, EventBody, Origin, ProcessFact, SocketFact},
+    event::{ASYNCIO_UNTOLD, Data, Direction, Event, EventBody, Origin, ProcessFact, SocketFact},
     id::{ProcessId, SocketId, StreamId},
     message::{ExchangeId, Foreign, Message, Protocol, Role},
     store::Store,
@@ -27,6 +27,10 @@ struct Scene {
 impl Scene {
     /// A program that has OpenSSL, started under trace.
     fn new() -> Self {
+        Self::with(Vec::new())
+    }
+
+    fn with(trouble: Vec<String>) -> Self {
         let mut scene = Self {
             attributor: Attributor::new(),
             store: Store::new(0),
@@ -42,7 +46,7 @@ impl Scene {
             allocators: vec!["glibc".into()],
             tls: vec!["OpenSSL".into()],
             origin: Origin::Started,
-            trouble: Vec::new(),
+            trouble,
             probed_after_ns: 0,
         }));
         scene
@@ -99,6 +103,7 @@ impl Scene {
             stream,
             fd,
             len,
+            buffer: 0,
             more: false,
             unreadable: false,
         }));
@@ -295,4 +300,27 @@ fn connections_that_share_a_context_are_told_apart_by_what_was_received_last() {
         scene,
         [("/a", 1_110), ("/b", 2_220), ("[tls_handshake]", 3)],
     );
+}
+
+/// asyncio of a version that is not known: what one thread does for two requests
+/// is neither's, and what it does for one alone is that one's.
+#[test]
+fn tasks_that_are_not_told_apart_are_credited_to_none() {
+    let client = |socket| StreamId::Socket(SocketId(socket));
+    let mut scene = Scene::with(vec![format!("{ASYNCIO_UNTOLD}: CPython 4.0")]);
+    scene.waits();
+    scene.accepts(7);
+    scene.reads(client(7), "/a");
+    scene.allocates(1);
+    scene.waits();
+    scene.accepts(8);
+    scene.reads(client(8), "/b");
+    scene.allocates(10);
+    scene.waits();
+    scene.allocates(20);
+    scene.answers(client(7));
+    scene.waits();
+    scene.allocates(100);
+    scene.answers(client(8));
+    expect(scene, [("/a", 1), ("/b", 100), ("[tasks_untold]", 30)]);
 }

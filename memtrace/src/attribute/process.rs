@@ -161,6 +161,13 @@ impl Processes {
             .is_some_and(|fact| fact.runtime == "node")
     }
 
+    /// Whether its threads may turn from one request to another without a sign.
+    pub fn has_untold_tasks(&self, index: ProcessIndex) -> bool {
+        self.get(index)
+            .and_then(|process| process.fact.as_ref())
+            .is_some_and(ProcessFact::has_untold_tasks)
+    }
+
     /// Whether the process ran before the trace began.
     pub fn was_attached(&self, index: ProcessIndex) -> bool {
         self.get(index)

@@ -37,9 +37,9 @@ pub enum Reason {
     EndedRequest,
     /// Two rules disagree on which request it was done for.
     Ambiguous,
-    /// An event loop whose tasks cannot be told apart (Node) went on with one of
-    /// several requests under way, and nothing shows with which.
-    EventLoop,
+    /// The thread was in the middle of several requests, and nothing tells which
+    /// it worked for.
+    TasksUntold,
 }
 
 impl Reason {
@@ -59,7 +59,7 @@ impl Reason {
         Reason::ConnectionClosed,
         Reason::EndedRequest,
         Reason::Ambiguous,
-        Reason::EventLoop,
+        Reason::TasksUntold,
     ];
 
     /// Position in [`Reason::ALL`].
@@ -84,7 +84,7 @@ impl Reason {
             Reason::ConnectionClosed => "connection_closed",
             Reason::EndedRequest => "ended_request",
             Reason::Ambiguous => "ambiguous",
-            Reason::EventLoop => "event_loop",
+            Reason::TasksUntold => "tasks_untold",
         }
     }
 }

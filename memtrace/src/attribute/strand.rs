@@ -180,6 +180,8 @@ pub struct Strands {
     claims: HashMap<RequestId, Claims>,
     /// Requests that have not ended, by the process that answers them.
     under_way: HashMap<ProcessIndex, usize>,
+    /// How many of these a thread has worked for.
+    begun: HashMap<u32, u32>,
     /// Number of waits for new events until now: what runs after one is a new
     /// turn of its loop.
     pub turns: u64,
@@ -396,8 +398,12 @@ impl Strands {
             && let Some(Claims { strands, .. }) = self.claims.get_mut(&request)
             && strands.last() != Some(&strand)
             && strands.len() < CLAIMS_MAX
+            && !strands.contains(&strand)
         {
             strands.push(strand);
+            if let StrandId::Thread(tid) = strand {
+                *self.begun.entry(tid).or_default() += 1;
+            }
         }
         if let Some((doing, works)) = self.split(strand) {
             works.turn(doing, next, proven, out);
@@ -431,6 +437,11 @@ impl Strands {
         self.under_way.get(&process).copied().unwrap_or(0)
     }
 
+    /// Whether a thread is in the middle of several requests.
+    pub fn interleaves(&self, tid: u32) -> bool {
+        self.begun.get(&tid).is_some_and(|begun| *begun > 1)
+    }
+
     /// The request has ended: who still works for it only cleans up.
     pub fn release(&mut self, request: RequestId, out: &mut Vec<Attributed>) {
         let Some(Claims { process, strands }) = self.claims.remove(&request) else {
@@ -443,6 +454,14 @@ impl Strands {
             }
         }
         for strand in strands {
+            if let StrandId::Thread(tid) = strand
+                && let Some(begun) = self.begun.get_mut(&tid)
+            {
+                *begun = begun.saturating_sub(1);
+                if *begun == 0 {
+                    self.begun.remove(&tid);
+                }
+            }
             if self.doing(strand).and_then(Doing::claimed) == Some(request) {
                 let next = Doing::request(request, How::Afterwards);
                 self.turn(strand, next, None, out);

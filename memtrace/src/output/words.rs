@@ -34,8 +34,8 @@ pub fn reason_text(reason: &str) -> &str {
         "outgoing_connection" => "for a connection the process opened itself, outside any request",
         "connection_closed" => "on a connection that its peer had closed, or that had failed",
         "ended_request" => "for a request whose response had long ended",
-        "event_loop" => "for one of several requests under way, nothing shows for which",
         "ambiguous" => "where several requests could be meant and nothing tells which",
+        "tasks_untold" => "by a thread amid several requests, whose tasks are not told apart",
         unknown => unknown,
     }
 }

@@ -6,6 +6,7 @@
 //! alone and named.
 
 use super::{attach::Links, greenlet, load::Kernel, python, runtime::go};
+use crate::event::{ASYNCIO_UNTOLD, GREENLETS_UNTOLD};
 
 /// What has become of the runtimes of a process.
 #[derive(Debug, Default)]
@@ -35,8 +36,7 @@ impl Runtimes {
                 .map_err(|error| error.to_string())
                 .and_then(|python| read_contexts(kernel, links, pid, &python))
             {
-                self.trouble
-                    .push(format!("asyncio tasks are not told apart: {error}"));
+                self.trouble.push(format!("{ASYNCIO_UNTOLD}: {error}"));
             }
         }
         if !self.greenlet
@@ -48,8 +48,7 @@ impl Runtimes {
                     .attach_greenlets(kernel, pid, &found)
                     .map_err(|error| error.to_string())
             }) {
-                self.trouble
-                    .push(format!("greenlets are not told apart: {error}"));
+                self.trouble.push(format!("{GREENLETS_UNTOLD}: {error}"));
             }
         }
         go_changed || self.trouble.len() != before

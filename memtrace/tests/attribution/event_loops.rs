@@ -21,7 +21,7 @@ fn serving(runtime: &str) -> Scene {
 
 #[test]
 fn a_write_proves_nothing_of_the_others_under_way() {
-    let event_loop = reason(Reason::EventLoop);
+    let untold = reason(Reason::TasksUntold);
     for (runtime, to_writer, to_loop) in [("node", 8, 16), ("native", 24, 0)] {
         let mut scene = serving(runtime);
         scene.receives(LOOP, 50, 0, "/a");
@@ -34,7 +34,7 @@ fn a_write_proves_nothing_of_the_others_under_way() {
         scene.responds(LOOP, 51, 0);
         let mut expected = vec![("/a", 1), ("/b", to_writer)];
         if to_loop != 0 {
-            expected.push((&event_loop, to_loop));
+            expected.push((&untold, to_loop));
         }
         expect(scene, expected);
     }
@@ -82,5 +82,5 @@ fn what_runs_between_two_waits_is_nobodys() {
     scene.waits(LOOP);
     scene.blocks(LOOP, 2);
     scene.waits(LOOP);
-    expect(scene, [(&*reason(Reason::EventLoop), 2)]);
+    expect(scene, [(&*reason(Reason::TasksUntold), 2)]);
 }
