@@ -181,11 +181,12 @@ fn nginx() -> anyhow::Result<()> {
         // ab opens some connections that it does not use.
         let unread = report.count("/http/tls_unread_connections")?;
         assert!(unread <= 8, "{unread} connections unread");
-        assert_eq!(
-            report.count("/http/tls_connections")?,
-            report.count("/connections/accepted")?
-        );
-        assert_eq!(report.count("/connections/found_open")?, 0);
+        // nginx may still have connections of the load before, and say goodbye on
+        // them.
+        let accepted = report.count("/connections/accepted")?;
+        let found_open = report.count("/connections/found_open")?;
+        let tls = report.count("/http/tls_connections")?;
+        assert!((accepted..=accepted + found_open).contains(&tls), "{tls}");
     }
     Ok(())
 }
