@@ -92,6 +92,34 @@ pub fn tls_server(linked: Linked) -> anyhow::Result<PathBuf> {
     compile_with(output, "tls_server.c", "cc", &flags, libraries)
 }
 
+/// The server on rustls, a crate of its own.
+pub fn rustls_server() -> anyhow::Result<PathBuf> {
+    let manifest = paths::program_source("rustls/Cargo.toml");
+    let target = paths::target()?.join("test-programs/rustls");
+    // cargo itself tells whether there is anything to do, one at a time.
+    let result = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--quiet",
+            "--manifest-path",
+        ])
+        .arg(&manifest)
+        .arg("--target-dir")
+        .arg(&target)
+        .output()
+        .context("cannot run cargo")?;
+    if !result.status.success() {
+        bail!(
+            "{}: {}",
+            manifest.display(),
+            String::from_utf8_lossy(&result.stderr)
+        );
+    }
+    Ok(target.join("release/rustls_server"))
+}
+
 /// The counting shim, a library to preload.
 pub fn counting_shim() -> anyhow::Result<PathBuf> {
     compile(

@@ -165,27 +165,32 @@ pub fn hypercorn(certificate: &Certificate) -> anyhow::Result<Server> {
 
 /// The server that uses each form of OpenSSL's calls.
 pub fn openssl_forms(linked: Linked, certificate: &Certificate) -> anyhow::Result<Server> {
-    let port = free_port()?;
-    let directory = TempDir::new().context("no directory for a server")?;
-    let mut command = Command::new(programs::tls_server(linked)?);
-    command
-        .arg(port.to_string())
-        .arg(certificate.key())
-        .arg(certificate.certificate());
-    Server::start("tls_server", command, directory, port, None)
+    let command = Command::new(programs::tls_server(linked)?);
+    start("tls_server", command, certificate)
 }
 
 /// Node's https server, which has OpenSSL linked in.
 pub fn node(certificate: &Certificate) -> anyhow::Result<Server> {
+    let mut command = Command::new("node");
+    command.arg(paths::program_source("node/https_server.js"));
+    start("node", command, certificate)
+}
+
+/// A server on rustls, whose plaintext passes no function that could be named.
+pub fn rustls(certificate: &Certificate) -> anyhow::Result<Server> {
+    let command = Command::new(programs::rustls_server()?);
+    start("rustls_server", command, certificate)
+}
+
+/// Starts a server that takes its port, its key and its certificate.
+fn start(name: &str, mut command: Command, certificate: &Certificate) -> anyhow::Result<Server> {
     let port = free_port()?;
     let directory = TempDir::new().context("no directory for a server")?;
-    let mut command = Command::new("node");
     command
-        .arg(paths::program_source("node/https_server.js"))
         .arg(port.to_string())
         .arg(certificate.key())
         .arg(certificate.certificate());
-    Server::start("node", command, directory, port, None)
+    Server::start(name, command, directory, port, None)
 }
 
 /// lighttpd with one of its TLS modules: `mod_gnutls` or `mod_openssl`.
