@@ -230,10 +230,9 @@ pub fn state_goroutine(
     let running = match goroutine(go, g, sp) {
         Some(running) => running,
         // C code: what its register holds is no g.
-        None => match kept_below_base(go).and_then(|g| goroutine(go, g, sp)) {
-            Some(running) => running,
-            None => 0,
-        },
+        None => kept_below_base(go)
+            .and_then(|g| goroutine(go, g, sp))
+            .unwrap_or_default(),
     };
     let stated = if running == 0 { NONE } else { running };
     if state.goroutine == stated {

@@ -272,7 +272,9 @@ pub fn thread_state(tid: u32) -> Option<&'static mut ThreadState> {
     }
     // Another program of the same thread cannot have been faster: a thread
     // runs one probe at a time.
-    if THREADS.insert(tid, &EMPTY, u64::from(BPF_NOEXIST)).is_err() {
+    // By reference: the stack has no room for one.
+    let empty: &ThreadState = &EMPTY;
+    if THREADS.insert(tid, empty, u64::from(BPF_NOEXIST)).is_err() {
         lost(Loss::ThreadsFull);
         return None;
     }

@@ -113,7 +113,7 @@ pub fn syscall_exit(ctx: RawTracePointContext) -> i32 {
     // Does not return where it works, and there is nothing to be done where it
     // does not: the collector puts the program there before this one runs.
     // SAFETY: both are programs of the same kind.
-    let _ = unsafe { NEXT.tail_call(&ctx, NEXT_SYSCALL_RETURNED) };
+    unsafe { NEXT.tail_call(&ctx, NEXT_SYSCALL_RETURNED) };
     0
 }
 
@@ -129,7 +129,7 @@ pub fn syscall_returned(ctx: RawTracePointContext) -> i32 {
         && returned(pid, tid, call, args, ctx.arg(1))
     {
         // SAFETY: both are programs of the same kind.
-        let _ = unsafe { NEXT.tail_call(&ctx, NEXT_SYSCALL_BYTES) };
+        unsafe { NEXT.tail_call(&ctx, NEXT_SYSCALL_BYTES) };
     }
     0
 }
@@ -153,7 +153,7 @@ pub fn probe_bytes(_ctx: RetProbeContext) -> u32 {
 #[inline(always)]
 pub fn go_on_with_bytes(ctx: &impl EbpfContext) {
     // SAFETY: both are programs of the same kind.
-    let _ = unsafe { NEXT_PROBE.tail_call(ctx, NEXT_PROBE_BYTES) };
+    unsafe { NEXT_PROBE.tail_call(ctx, NEXT_PROBE_BYTES) };
 }
 
 /// Entry of a libc socket function.
