@@ -11,7 +11,7 @@ pub const RING_BYTES: u32 = 8 << 20;
 
 /// Threads whose state can be held at once; one more is counted as loss.
 ///
-/// Entries are allocated on demand (about 210 bytes each).
+/// Entries are allocated on demand (about 330 bytes each).
 pub const THREADS_MAX: u32 = 65_536;
 
 /// Processes traced at once; one more is counted as loss.
@@ -28,6 +28,21 @@ pub const PAYLOAD_HEAD: usize = 4096;
 /// Bytes recorded of a part's end when its payload was cut: the last five
 /// decide whether a chunked body ended (`0\r\n\r\n`).
 pub const TAIL: usize = 8;
+
+/// Directions of HTTP/2 streams whose frames are followed at once; the one used
+/// least recently gives way, and is then stated like any other stream.
+///
+/// Room for all is taken at once: about 100 bytes each.
+pub const HTTP2_STREAMS_MAX: u32 = 16_384;
+
+/// Steps in which one run of the program that walks frames goes: one for each
+/// frame, buffer and record. The verifier goes through each of them.
+///
+/// One run goes on with another as often as the kernel lets programs go on (33
+/// times, `MAX_TAIL_CALL_CNT` in include/linux/bpf.h, of which three lead here):
+/// 1,240 steps of one call. What follows is stated like the bytes of any other
+/// stream.
+pub const HTTP2_STEPS: u32 = 40;
 
 /// System call numbers that can be watched: above every architecture's.
 pub const SYSCALLS_MAX: u32 = 512;

@@ -15,6 +15,7 @@ use memtrace_common::{
 use crate::{
     emit::{QUIET, header, record},
     go::{Registers, program, read_user, registers, state_goroutine},
+    http2,
     maps::{Moved, current, lost, thread_state},
     socket::{go_on_with_bytes, touched},
 };
@@ -61,6 +62,7 @@ pub fn go_tls_end(ctx: ProbeContext) -> u32 {
     let regs = registers(unsafe { &*ctx.regs });
     let (pid, tid) = current();
     if !regs.to_morestack && program(pid).is_some() {
+        http2::forget_session(pid, regs.first);
         record(
             TlsRecord {
                 header: header(Kind::TlsEnd, 0, pid, tid),
@@ -94,6 +96,9 @@ fn has_moved(kind: Kind, regs: &Registers, session: u64, buffer: u64, len: u64) 
         count: 0,
         len,
         left: 0,
+        at: 0,
+        end: 0,
+        kept: 0,
         fd: -1,
         kind: kind as u16,
         flags: FLAG_TLS,

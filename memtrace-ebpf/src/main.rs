@@ -15,6 +15,7 @@ mod counter;
 mod emit;
 mod go;
 mod go_tls;
+mod http2;
 mod kernel;
 mod maps;
 mod socket;

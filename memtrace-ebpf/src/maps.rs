@@ -56,6 +56,27 @@ macro_rules! config {
 }
 pub(crate) use config;
 
+/// Reads a member of a map value. What comes out of a map may be anything to the
+/// verifier, which so goes through what follows once instead of once for every
+/// way that leads to it.
+macro_rules! get {
+    ($value:ident.$member:ident) => {
+        // SAFETY: a map value outlives the program's run.
+        unsafe { (&raw const (*$value).$member).read_volatile() }
+    };
+}
+pub(crate) use get;
+
+/// Writes a member of a map value.
+macro_rules! set {
+    ($value:ident.$member:ident = $to:expr) => {{
+        let to = $to;
+        // SAFETY: a map value outlives the program's run.
+        unsafe { (&raw mut (*$value).$member).write_volatile(to) }
+    }};
+}
+pub(crate) use set;
+
 /// The configuration's address, for [`config!`].
 #[inline(always)]
 pub fn config_ptr() -> *const Config {
@@ -78,11 +99,11 @@ pub static SYSCALLS: Array<u32> = Array::with_max_entries(SYSCALLS_MAX, 0);
 /// The programs that go on where one ends: together they would be too much for
 /// the verifier of a 6.1 kernel.
 #[map]
-pub static NEXT: ProgramArray = ProgramArray::with_max_entries(2, 0);
+pub static NEXT: ProgramArray = ProgramArray::with_max_entries(3, 0);
 
 /// The same for probes of functions: one array holds programs of one kind.
 #[map]
-pub static NEXT_PROBE: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub static NEXT_PROBE: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
 /// Number of traced processes whose runtime contexts are read: with none, an
 /// allocation need not look for its process's entry.
@@ -200,6 +221,12 @@ pub struct Moved {
     pub len: u64,
     /// Bytes in the buffers that come after.
     pub left: u64,
+    /// Where the walk over frames stands in the present buffer, and where that
+    /// ends; the part under way begins at `buffer`.
+    pub at: u64,
+    pub end: u64,
+    /// Where the bytes of that part that are kept end.
+    pub kept: u64,
     pub fd: i32,
     /// `Kind` by wire id.
     pub kind: u16,
@@ -238,6 +265,9 @@ static EMPTY: ThreadState = ThreadState {
         count: 0,
         len: 0,
         left: 0,
+        at: 0,
+        end: 0,
+        kept: 0,
         fd: -1,
         kind: 0,
         flags: 0,

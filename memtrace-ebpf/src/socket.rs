@@ -29,11 +29,11 @@ use memtrace_common::{
 use crate::{
     context, counter,
     emit::{QUIET, URGENT, header, raw_header, record},
-    go,
+    go, http2,
     kernel::{StreamSocket, read, stream_socket},
     maps::{
         ANEW, EVENTS, Moved, NEXT, NEXT_PROBE, SYSCALLS, ThreadState, current,
-        existing_thread_state, is_target, lost, thread_state,
+        existing_thread_state, get, is_target, lost, set, thread_state,
     },
 };
 
@@ -50,9 +50,11 @@ const EINPROGRESS: i64 = 115;
 /// Places in [`NEXT`].
 const NEXT_SYSCALL_RETURNED: u32 = 0;
 const NEXT_SYSCALL_BYTES: u32 = 1;
+const NEXT_SYSCALL_FRAMES: u32 = 2;
 
-/// Place in [`NEXT_PROBE`].
+/// Places in [`NEXT_PROBE`].
 const NEXT_PROBE_BYTES: u32 = 0;
+const NEXT_PROBE_FRAMES: u32 = 1;
 
 /// Payload room of the smallest data record.
 const PAYLOAD_TINY: usize = 64;
@@ -136,15 +138,63 @@ pub fn syscall_returned(ctx: RawTracePointContext) -> i32 {
 
 /// What [`syscall_returned`] goes on with: the call has moved bytes.
 #[raw_tracepoint(tracepoint = "sys_exit")]
-pub fn syscall_bytes(_ctx: RawTracePointContext) -> i32 {
-    state_bytes();
+pub fn syscall_bytes(ctx: RawTracePointContext) -> i32 {
+    let (pid, tid) = current();
+    if let Some(state) = existing_thread_state(tid) {
+        let moved = &raw mut state.moved;
+        if http2::sets_out(pid, moved) {
+            // SAFETY: both are programs of the same kind.
+            let _ = unsafe { NEXT.tail_call(&ctx, NEXT_SYSCALL_FRAMES) };
+        }
+        state_bytes(pid, tid, moved);
+    }
+    0
+}
+
+/// What [`syscall_bytes`] goes on with where the bytes are frames, and this
+/// program itself where they are many.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn syscall_frames(ctx: RawTracePointContext) -> i32 {
+    let (pid, tid) = current();
+    if let Some(state) = existing_thread_state(tid) {
+        let moved = &raw mut state.moved;
+        if http2::walk(pid, tid, moved) {
+            // SAFETY: both are programs of the same kind.
+            let _ = unsafe { NEXT.tail_call(&ctx, NEXT_SYSCALL_FRAMES) };
+            http2::give_up(pid, tid, moved);
+        }
+    }
     0
 }
 
 /// What probes of functions that move bytes go on with.
 #[uretprobe]
-pub fn probe_bytes(_ctx: RetProbeContext) -> u32 {
-    state_bytes();
+pub fn probe_bytes(ctx: RetProbeContext) -> u32 {
+    let (pid, tid) = current();
+    if let Some(state) = existing_thread_state(tid) {
+        let moved = &raw mut state.moved;
+        if http2::sets_out(pid, moved) {
+            // SAFETY: both are programs of the same kind.
+            let _ = unsafe { NEXT_PROBE.tail_call(&ctx, NEXT_PROBE_FRAMES) };
+        }
+        state_bytes(pid, tid, moved);
+    }
+    0
+}
+
+/// What [`probe_bytes`] goes on with where the bytes are frames, and this program
+/// itself where they are many.
+#[uretprobe]
+pub fn probe_frames(ctx: RetProbeContext) -> u32 {
+    let (pid, tid) = current();
+    if let Some(state) = existing_thread_state(tid) {
+        let moved = &raw mut state.moved;
+        if http2::walk(pid, tid, moved) {
+            // SAFETY: both are programs of the same kind.
+            let _ = unsafe { NEXT_PROBE.tail_call(&ctx, NEXT_PROBE_FRAMES) };
+            http2::give_up(pid, tid, moved);
+        }
+    }
     0
 }
 
@@ -427,6 +477,9 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
         count,
         len: result as u64,
         left: 0,
+        at: 0,
+        end: 0,
+        kept: 0,
         fd,
         kind: kind as u16,
         flags: if in_tls_call { FLAG_IN_TLS_CALL } else { 0 },
@@ -467,34 +520,10 @@ fn message_buffers(message: u64) -> Bytes {
     }
 }
 
-/// Reads a member of a map value. What comes out of a map may be anything to the
-/// verifier, which so goes through what follows once instead of once for every
-/// way that leads to it.
-macro_rules! get {
-    ($value:ident.$member:ident) => {
-        // SAFETY: a map value outlives the program's run.
-        unsafe { (&raw const (*$value).$member).read_volatile() }
-    };
-}
-
-/// Writes a member of a map value.
-macro_rules! set {
-    ($value:ident.$member:ident = $to:expr) => {{
-        let to = $to;
-        // SAFETY: a map value outlives the program's run.
-        unsafe { (&raw mut (*$value).$member).write_volatile(to) }
-    }};
-}
-
 /// States the bytes that the thread has just moved: one part for each of the
 /// first buffers that took some, one without payload for the rest.
 #[inline(always)]
-fn state_bytes() {
-    let (pid, tid) = current();
-    let Some(state) = existing_thread_state(tid) else {
-        return;
-    };
-    let moved = &raw mut state.moved;
+fn state_bytes(pid: u32, tid: u32, moved: *mut Moved) {
     if get!(moved.array) == 0 || get!(moved.len) == 0 {
         data(pid, tid, moved);
         return;
@@ -511,6 +540,12 @@ fn state_bytes() {
             return;
         }
     }
+    state_rest(pid, tid, moved);
+}
+
+/// States the bytes in the buffers that were not looked at, as one part.
+#[inline(always)]
+pub fn state_rest(pid: u32, tid: u32, moved: *mut Moved) {
     set!(moved.buffer = 0);
     set!(moved.len = get!(moved.left));
     set!(moved.flags = get!(moved.flags) & !FLAG_MORE);
@@ -521,7 +556,7 @@ fn state_bytes() {
 /// registers: the verifier of 6.1 may take a value that it has seen on one way
 /// through a loop with a call for the only one.
 #[inline(always)]
-fn next_buffer(moved: *mut Moved) -> bool {
+pub fn next_buffer(moved: *mut Moved) -> bool {
     let array = get!(moved.array);
     // SAFETY: the helper checks the address.
     let Ok([base, size]) = (unsafe { bpf_probe_read_user(array as *const [u64; 2]) }) else {
@@ -547,12 +582,24 @@ fn next_buffer(moved: *mut Moved) -> bool {
 
 /// Emits one part with as much payload as its beginning deserves.
 #[inline(never)]
-fn data(pid: u32, tid: u32, moved: *mut Moved) {
+pub fn data(pid: u32, tid: u32, moved: *mut Moved) {
+    let wanted = if get!(moved.len) > PAYLOAD_SMALL as u64 && opens_like_a_head(get!(moved.buffer))
+    {
+        PAYLOAD_HEAD
+    } else {
+        PAYLOAD_SMALL
+    };
+    emit(pid, tid, moved, wanted as u64);
+}
+
+/// Emits one part with so many bytes of payload, or somewhat more.
+#[inline(never)]
+pub fn emit(pid: u32, tid: u32, moved: *mut Moved, wanted: u64) {
     let len = get!(moved.len);
-    let buffer = get!(moved.buffer);
-    if len <= PAYLOAD_TINY as u64 || buffer == 0 {
+    let wanted = if wanted < len { wanted } else { len };
+    if wanted <= PAYLOAD_TINY as u64 || get!(moved.buffer) == 0 {
         data_record::<PAYLOAD_TINY>(pid, tid, moved);
-    } else if len <= PAYLOAD_SMALL as u64 || !opens_like_a_head(buffer) {
+    } else if wanted <= PAYLOAD_SMALL as u64 {
         data_record::<PAYLOAD_SMALL>(pid, tid, moved);
     } else {
         data_record::<PAYLOAD_HEAD>(pid, tid, moved);

@@ -23,6 +23,7 @@ use memtrace_common::{
 use crate::{
     alloc::{is_nested, stack_pointer, stack_pointer_at_entry},
     emit::{QUIET, header, record},
+    http2,
     maps::{Moved, PendingTls, current, existing_thread_state, is_target, lost, thread_state},
     socket::{go_on_with_bytes, touched},
 };
@@ -107,6 +108,9 @@ pub fn tls_return(ctx: RetProbeContext) -> u32 {
             count: 0,
             len: len as u64,
             left: 0,
+            at: 0,
+            end: 0,
+            kept: 0,
             fd: pending.fd,
             kind: kind as u16,
             flags: FLAG_TLS,
@@ -131,6 +135,7 @@ pub fn tls_end(ctx: ProbeContext) -> u32 {
     let (pid, tid) = current();
     let session = ctx.arg::<u64>(0).unwrap_or(0);
     if session != 0 && is_target(pid) {
+        http2::forget_session(pid, session);
         session_fact(Kind::TlsEnd, pid, tid, session, -1, 0);
     }
     0

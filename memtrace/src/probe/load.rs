@@ -344,7 +344,9 @@ impl Kernel {
         for (map, place, program) in [
             ("NEXT", 0, "syscall_returned"),
             ("NEXT", 1, "syscall_bytes"),
+            ("NEXT", 2, "syscall_frames"),
             ("NEXT_PROBE", 0, "probe_bytes"),
+            ("NEXT_PROBE", 1, "probe_frames"),
         ] {
             let program = self.program(program).map_err(refused_io)?;
             let array = self
@@ -437,6 +439,7 @@ fn make_maps(object: &Object, ring_bytes: u32) -> Result<HashMap<String, Map>, L
         let map = match name.as_str() {
             "EVENTS" => Map::RingBuf(data),
             "TARGETS" | "THREADS" => Map::HashMap(data),
+            "HTTP2" => Map::LruHashMap(data),
             "LOST" => Map::PerCpuArray(data),
             "NEXT" => Map::ProgramArray(data),
             _ => Map::Array(data),
@@ -472,6 +475,7 @@ fn map_data(map: &Map) -> Option<&MapData> {
     match map {
         Map::Array(data)
         | Map::HashMap(data)
+        | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
         | Map::ProgramArray(data)
         | Map::RingBuf(data) => Some(data),
