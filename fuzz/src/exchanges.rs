@@ -33,7 +33,10 @@ pub fn each_has_one_end(messages: &[Message]) {
             | Message::ResponseBegin { exchange }
             | Message::ResponseHead { exchange, .. }
             | Message::MalformedResponse { exchange, .. } => assert!(open.contains(exchange)),
-            Message::UnmatchedResponse { .. } | Message::Role(_) | Message::Foreign(_) => {}
+            Message::UnmatchedResponse { .. }
+            | Message::Role(_)
+            | Message::Foreign(_)
+            | Message::Multiplexed => {}
         }
     }
     assert!(open.is_empty());

@@ -24,6 +24,9 @@
 //! - a goroutine that is no request's own works for whoever handed it a value
 //!   last, and, once it has been handed some, for whoever waits for what it gives
 //!   in return (`goroutine`);
+//! - on a connection that carries several exchanges at once, the bytes of a call
+//!   say for which they are: of one, it is as above; what follows bytes of several
+//!   is for all of them until bytes of one are sent;
 //! - each message of a WebSocket, and each event of a stream of them, is a
 //!   request of its own; see `series`;
 //! - a thread whose tasks cannot be told apart works for none of several requests
@@ -33,6 +36,7 @@
 
 mod attributed;
 mod buffer;
+mod carried;
 mod connection;
 mod counter;
 mod goroutine;
@@ -599,9 +603,25 @@ impl Attributor {
                 }
                 self.received_records(tid, strand, conn, reason);
             }
+            Turn::Unclear(reason) => {
+                self.processes.set_served(process);
+                let idle = self.is_idle(strand);
+                let proven = idle.then_some(Owner::Reason(Reason::ReceiveBuffer));
+                self.turn(pid, tid, Doing::unknown(reason), proven, out);
+            }
+            // Whoever works for one of them goes on; what was nobody's is theirs.
+            Turn::WroteSeveral => {
+                if self.strands.doing(strand).is_some_and(Doing::is_nobodys) {
+                    let several = Reason::SeveralRequests;
+                    let proven = Some(Owner::Reason(several));
+                    self.turn(pid, tid, Doing::unknown(several), proven, out);
+                }
+            }
             Turn::Pushed(wrote, _) if self.works_for_another(strand, wrote) => {}
             Turn::Wrote(wrote, after) | Turn::Pushed(wrote, after) => {
                 let next = match after {
+                    // What comes next is told by whose bytes are sent next.
+                    _ if self.is_for_others(strand, conn, wrote) => BETWEEN,
                     AfterWrite::Same => Doing::request(wrote, How::Answered),
                     AfterWrite::Next(next) => Doing::request(next, How::Received),
                     AfterWrite::Ended => Doing::request(wrote, How::Afterwards),
@@ -626,10 +646,41 @@ impl Attributor {
                     }),
                     None => Owner::Reason(Reason::TasksUntold),
                 };
-                self.turn(pid, tid, next, Some(proven), out);
+                let proven = (!self.is_for_several(strand)).then_some(proven);
+                self.turn(pid, tid, next, proven, out);
                 self.learn(tid, strand, conn, None);
+                self.learn_which(strand, conn, wrote);
             }
         }
+    }
+
+    /// Whether a strand may answer others of a connection's requests next than the
+    /// one that it has just answered.
+    fn is_for_others(&self, strand: StrandId, conn: ConnRef, wrote: RequestId) -> bool {
+        !self.is_for_one(strand) && self.connections.has_others(conn, wrote)
+    }
+
+    /// Whether what is done on a strand is for several requests, whichever is
+    /// answered first, or last: for all whose bytes it has received.
+    fn is_for_several(&self, strand: StrandId) -> bool {
+        let doing = self.strands.doing(strand);
+        !self.is_for_one(strand)
+            && doing.is_some_and(|doing| doing.presumes(Reason::SeveralRequests))
+    }
+
+    /// Whether a strand works for one request alone, known or not.
+    fn is_for_one(&self, strand: StrandId) -> bool {
+        let StrandId::Context(process, context) = strand else {
+            return false;
+        };
+        let origin = self
+            .strands
+            .context(process, context)
+            .map(|context| context.origin);
+        matches!(
+            origin,
+            Some(Origin::Request(_) | Origin::OneOf(_) | Origin::Work(_))
+        )
     }
 
     /// Whether a strand has done nothing since it last waited but what it takes
@@ -912,12 +963,29 @@ impl Attributor {
                 && waits_in.is_none_or(|waits_in| waits_in == context);
             known.origin = match origin {
                 Origin::Unknown if of_loop && request.is_some() => Origin::Unknown,
+                Origin::Work(_) if self.connections.is_multiplexed(conn) => origin,
                 Origin::Unknown | Origin::Work(_) => Origin::Connection(conn),
                 // A series may have others told of it.
                 Origin::Connection(other) if other != conn && !is_series => Origin::Shared,
                 Origin::Request(_) if outlived => Origin::Connection(conn),
-                origin @ (Origin::Request(_) | Origin::Connection(_) | Origin::Shared) => origin,
+                origin @ (Origin::Request(_)
+                | Origin::Connection(_)
+                | Origin::OneOf(_)
+                | Origin::Shared) => origin,
             };
+        }
+    }
+
+    /// Bytes of a request's response were sent in a context. One that was made
+    /// for a request, nobody knew which, was made for this one, if several are
+    /// answered on the connection.
+    fn learn_which(&mut self, strand: StrandId, conn: ConnRef, wrote: RequestId) {
+        if let StrandId::Context(process, context) = strand
+            && self.connections.is_multiplexed(conn)
+            && let Some(context) = self.strands.context_mut(process, context)
+            && matches!(context.origin, Origin::OneOf(_) | Origin::Work(_))
+        {
+            context.origin = Origin::Request(wrote);
         }
     }
 
@@ -1005,7 +1073,7 @@ impl Attributor {
         let of_loop = match known.origin {
             Origin::Shared | Origin::Connection(_) => true,
             Origin::Unknown => !known.made,
-            Origin::Request(_) | Origin::Work(_) => false,
+            Origin::Request(_) | Origin::OneOf(_) | Origin::Work(_) => false,
         };
         if for_new_events && of_loop {
             self.strands
@@ -1117,6 +1185,9 @@ impl Attributor {
                 (None, _) if resumed || doing.claimed().is_some() => BETWEEN,
                 (None, _) => return,
             },
+            // It goes on with what it began for that one.
+            Origin::OneOf(_) if doing.work().is_some() => return,
+            Origin::OneOf(_) => Doing::unknown(Reason::SeveralRequests),
             Origin::Work(work) => match self.strands.works.owner(work) {
                 Some(Owner::Request(claim)) => {
                     if let Some(context) = self.strands.context_mut(process, context) {
@@ -1184,6 +1255,9 @@ impl Attributor {
         let origin = match (claimed, accepted, of_maker) {
             (Some(request), _, _) => Origin::Request(request),
             (None, Some(conn), _) => Origin::Connection(conn),
+            (None, None, Some(Origin::Connection(conn))) if self.connections.has_several(conn) => {
+                Origin::OneOf(conn)
+            }
             (None, None, Some(Origin::Connection(conn))) => Origin::Connection(conn),
             (None, None, _) => match self.strands.refer(maker, out) {
                 Some(work) => Origin::Work(work),

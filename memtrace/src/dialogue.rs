@@ -11,6 +11,8 @@
 
 use std::collections::HashMap;
 
+use memtrace_common::loss::Loss;
+
 use crate::{
     event::{Captured, Data, Direction, Event, EventBody, RawEvent},
     id::{SocketId, StreamId},
@@ -25,6 +27,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Dialogue {
     streams: HashMap<Key, Followed>,
+    /// Records of streams that were lost so far.
+    lost: u64,
 }
 
 /// What a stream is known by: TLS sessions are told apart by their addresses,
@@ -105,6 +109,7 @@ impl Dialogue {
             EventBody::Exec { .. } => {
                 self.end_all(&event, |key| matches!(key, Key::Tls(..)), out);
             }
+            EventBody::Loss { cause, total } => self.lose(cause, *total),
             EventBody::Data(data) => self.data(&event, data, &captured, out),
             EventBody::Alloc { .. }
             | EventBody::Free { .. }
@@ -128,7 +133,6 @@ impl Dialogue {
             | EventBody::TypeName { .. }
             | EventBody::TlsCall { .. }
             | EventBody::Process(_)
-            | EventBody::Loss { .. }
             | EventBody::Clock
             | EventBody::TraceBegin
             | EventBody::TraceEnd { .. } => {}
@@ -163,6 +167,16 @@ impl Dialogue {
         keys.sort_unstable();
         for key in keys {
             self.end(key, event, out);
+        }
+    }
+
+    /// Records of streams were lost, nobody knows of which.
+    fn lose(&mut self, cause: &str, total: u64) {
+        if cause == Loss::RingFullSocket.name() && total > self.lost {
+            self.lost = total;
+            for followed in self.streams.values_mut() {
+                followed.session.lose();
+            }
         }
     }
 

@@ -9,6 +9,10 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+/// Stands for a method or a target that cannot be known: it refers to something
+/// that was not seen.
+pub const UNKNOWN: &str = "{unknown}";
+
 /// Who sent the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Side {
@@ -106,9 +110,10 @@ pub enum Message {
     RequestHead {
         /// Which exchange.
         exchange: ExchangeId,
-        /// The method; `*` if it is not known by name.
+        /// The method; `*` if it is not known by name, or [`UNKNOWN`].
         method: String,
-        /// Path and names of query parameters; ends in `…` if it is cut.
+        /// Path and names of query parameters; ends in `…` if it is cut. Or
+        /// [`UNKNOWN`].
         target: String,
         /// The protocol.
         protocol: Protocol,
@@ -259,6 +264,10 @@ pub enum Message {
         /// Who sent them.
         from: Side,
     },
+    /// From here on the stream carries several exchanges at once; which ones each
+    /// call has bytes of is told with [`Message::Carries`] where the process is
+    /// the server.
+    Multiplexed,
 }
 
 /// How far an abandoned exchange got.

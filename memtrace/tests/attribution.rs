@@ -6,3 +6,5 @@ mod event_loops;
 mod goroutines;
 #[path = "attribution/scene.rs"]
 mod scene;
+#[path = "attribution/streams.rs"]
+mod streams;

@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::{
     attribute::{
         Attributed, Claim, ConnCount, ConnKind, EndedBy, How, Outcome, Owner, ProcessIndex, Reason,
+        carried::Carried,
         process::Processes,
         series::Series,
         tls::{Call, Moved, Ties},
@@ -62,6 +63,11 @@ pub enum Turn {
     /// It received records whose plaintext will tell: until then nothing better
     /// is known than this.
     Toward(Reason),
+    /// It received bytes that may be for several requests: what it does from now
+    /// on is unclear, for this reason if nothing better is learnt.
+    Unclear(Reason),
+    /// It sent bytes of several requests' responses.
+    WroteSeveral,
     /// It sent bytes of this request's response, so what it did until now and
     /// was unclear was for this request; it goes on with the second.
     Wrote(RequestId, AfterWrite),
@@ -116,6 +122,9 @@ struct Conn {
     exchanges: VecDeque<Exchange>,
     /// The first of them before the messages that the next [`Data`] brought.
     front_before: Option<Option<RequestId>>,
+    /// Of a connection that carries several exchanges at once: those of which
+    /// the next [`Data`] has bytes.
+    carried: Option<Carried>,
     /// The request that ended last.
     ended: Option<RequestId>,
     /// The request that upgraded the connection and keeps it.
@@ -248,6 +257,7 @@ impl Connections {
             role,
             exchanges: VecDeque::new(),
             front_before: None,
+            carried: None,
             ended: None,
             upgraded: None,
             series: None,
@@ -457,9 +467,32 @@ impl Connections {
         }
         match (conn.role, &conn.upgraded) {
             (Some(Role::Server), Some(upgraded)) => Some(upgraded.request),
+            // Of several at once, any.
+            (Some(Role::Server), None) if conn.has_several() => None,
             (Some(Role::Server), None) => conn.front(),
             (Some(Role::Client) | None, _) => None,
         }
+    }
+
+    /// Whether the process has several requests to answer on a connection, in no
+    /// certain order.
+    pub fn has_several(&self, conn: ConnRef) -> bool {
+        self.get(conn).is_some_and(Conn::has_several)
+    }
+
+    /// Whether a connection that may carry several exchanges at once has others
+    /// under way than this request's.
+    pub fn has_others(&self, conn: ConnRef, than: RequestId) -> bool {
+        self.is_multiplexed(conn)
+            && self.get(conn).is_some_and(|conn| {
+                let mut requests = conn.exchanges.iter().map(|exchange| exchange.request);
+                requests.any(|request| request != than)
+            })
+    }
+
+    /// Whether a connection may carry several exchanges at once.
+    pub fn is_multiplexed(&self, conn: ConnRef) -> bool {
+        self.get(conn).is_some_and(|conn| conn.carried.is_some())
     }
 
     /// Whether the process answers requests on a connection.
@@ -626,6 +659,11 @@ impl Connections {
 }
 
 impl Conn {
+    /// Whether several exchanges are under way, in no certain order.
+    fn has_several(&self) -> bool {
+        self.carried.is_some() && self.exchanges.len() > 1
+    }
+
     fn tell(&mut self, out: &mut Vec<Attributed>) {
         if self.told == Told::Nothing {
             self.told = Told::Begin;
@@ -706,7 +744,21 @@ impl Conn {
             return Turn::To(received(upgraded.request, How::Received));
         }
         match self.role {
-            Some(Role::Server) => self.server_turn(data, front_before),
+            Some(Role::Server) => match self.carried.take() {
+                Some(mut carried) if data.direction == Direction::Send || data.len > 0 => {
+                    let is_open =
+                        |request| self.exchanges.iter().any(|open| open.request == request);
+                    let turn = carried.turn(data.direction, data.more, is_open);
+                    self.carried = Some(carried);
+                    turn
+                }
+                carried => {
+                    self.carried = carried;
+                    self.server_turn(data, front_before)
+                }
+            },
+            // Answers to several come back in no certain order.
+            Some(Role::Client) if self.carried.is_some() => Turn::Stay,
             Some(Role::Client) | None => self.client_turn(data.direction),
         }
     }
@@ -850,7 +902,13 @@ impl Conn {
                     exchange.request_bytes = request_bytes;
                 }
             }
-            Message::Interim { .. } | Message::Carries { .. } => {}
+            Message::Multiplexed => self.carried = Some(Carried::default()),
+            Message::Carries { exchange } => {
+                if let Some(request) = self.request(exchange) {
+                    self.carried.get_or_insert_default().add(request);
+                }
+            }
+            Message::Interim { .. } => {}
         }
     }
 

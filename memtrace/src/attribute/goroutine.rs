@@ -62,7 +62,7 @@ impl Attributor {
                 Doing::unknown(Reason::ConnectionSetup)
             }
             Origin::Work(work) => Doing::following(work),
-            Origin::Connection(_) | Origin::Unknown | Origin::Shared => return,
+            Origin::Connection(_) | Origin::OneOf(_) | Origin::Unknown | Origin::Shared => return,
         };
         let strand = StrandId::Context(process, goroutine);
         self.strands.turn(strand, next, None, out);
@@ -145,7 +145,7 @@ impl Attributor {
         match context.origin {
             Origin::Connection(conn) => !self.connections.serves(conn),
             Origin::Request(request) => context.handed || !self.strands.in_progress(request),
-            Origin::Unknown | Origin::Work(_) | Origin::Shared => true,
+            Origin::Unknown | Origin::OneOf(_) | Origin::Work(_) | Origin::Shared => true,
         }
     }
 }

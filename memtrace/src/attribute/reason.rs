@@ -29,7 +29,13 @@ pub enum Reason {
     TlsHandshake,
     /// The connection carries TLS whose plaintext is not seen.
     TlsUnread,
-    /// The connection carries something other than HTTP/1.
+    /// Bytes of several requests had been received at once, and nothing told for
+    /// which of them the work was.
+    SeveralRequests,
+    /// What had been received on the connection was of no request: settings,
+    /// pings and windows of HTTP/2.
+    ConnectionUpkeep,
+    /// The connection carries something other than HTTP.
     NotHttp,
     /// The peer had closed the connection or it had failed.
     ConnectionClosed,
@@ -44,7 +50,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of their wire names.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 17] = [
         Reason::Startup,
         Reason::BackgroundThread,
         Reason::BetweenRequests,
@@ -55,6 +61,8 @@ impl Reason {
         Reason::IncompleteHead,
         Reason::TlsHandshake,
         Reason::TlsUnread,
+        Reason::SeveralRequests,
+        Reason::ConnectionUpkeep,
         Reason::NotHttp,
         Reason::ConnectionClosed,
         Reason::EndedRequest,
@@ -80,6 +88,8 @@ impl Reason {
             Reason::IncompleteHead => "incomplete_head",
             Reason::TlsHandshake => "tls_handshake",
             Reason::TlsUnread => "tls_unread",
+            Reason::SeveralRequests => "several_requests",
+            Reason::ConnectionUpkeep => "connection_upkeep",
             Reason::NotHttp => "not_http",
             Reason::ConnectionClosed => "connection_closed",
             Reason::EndedRequest => "ended_request",

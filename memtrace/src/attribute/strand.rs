@@ -154,6 +154,9 @@ pub enum Origin {
     Request(RequestId),
     /// It serves this connection, one request after the other.
     Connection(ConnRef),
+    /// It was made for one of the requests that were under way on this connection
+    /// at once: the one of which it sends bytes.
+    OneOf(ConnRef),
     /// It was made by work of which nobody knew whose it was.
     Work(WorkId),
     /// It serves several connections at once: the loop's own.

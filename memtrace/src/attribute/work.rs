@@ -74,6 +74,13 @@ impl Doing {
         matches!(self, Doing::Open { presumed: Owner::Reason(other), .. } if *other == reason)
     }
 
+    /// Whether it is work for nobody known, and because of nobody known.
+    pub fn is_nobodys(&self) -> bool {
+        let for_nobody =
+            self.presumes(Reason::BetweenRequests) || self.presumes(Reason::ConnectionUpkeep);
+        for_nobody && matches!(self, Doing::Open { follows: None, .. })
+    }
+
     /// The request that a rule says is worked for.
     pub fn claimed(&self) -> Option<RequestId> {
         match self {

@@ -29,7 +29,11 @@ pub fn reason_text(reason: &str) -> &str {
         "incomplete_head" => "on a connection that closed before its request head was whole",
         "tls_handshake" => "for a TLS session that was being set up",
         "tls_unread" => "on a connection that carries TLS whose plaintext is not seen",
-        "not_http" => "on a connection that carries no readable HTTP/1, such as HTTP/2",
+        "several_requests" => {
+            "after bytes of several requests had been received at once, and nothing told for which"
+        }
+        "connection_upkeep" => "for an HTTP/2 connection's own settings, pings and windows",
+        "not_http" => "on a connection that carries no readable HTTP",
         "upgraded_connection" => "on a connection that left HTTP, such as a WebSocket",
         "outgoing_connection" => "for a connection the process opened itself, outside any request",
         "connection_closed" => "on a connection that its peer had closed, or that had failed",

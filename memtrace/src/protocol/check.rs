@@ -89,7 +89,10 @@ pub(super) fn each_exchange_has_one_end(messages: &[Message], closed: bool) {
             | Message::MalformedResponse { exchange, .. } => {
                 assert!(open.contains(exchange), "{message:?} comes too late");
             }
-            Message::UnmatchedResponse { .. } | Message::Role(_) | Message::Foreign(_) => {}
+            Message::UnmatchedResponse { .. }
+            | Message::Role(_)
+            | Message::Foreign(_)
+            | Message::Multiplexed => {}
         }
     }
     assert!(!closed || open.is_empty(), "{open:?} have no end");

@@ -85,8 +85,34 @@ pub enum Verdict {
 /// Protocols that are recognised and not followed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Other {
-    /// HTTP/2 with prior knowledge.
-    Http2,
     /// TLS.
     Tls,
+}
+
+/// The connection goes on in HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handover {
+    /// How that came about.
+    pub start: Http2Start,
+    /// The number of the next exchange.
+    pub next: ExchangeId,
+    /// Captured bytes of the last feed that were still HTTP/1; what follows
+    /// them is not.
+    pub taken: usize,
+}
+
+/// How HTTP/2 begins on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2Start {
+    /// The client opened with this many bytes of its preface, without asking.
+    Preface(usize),
+    /// This request asked for it, and is answered in HTTP/2.
+    Upgrade {
+        /// Which exchange; it is not over.
+        exchange: ExchangeId,
+        /// Bytes of the request.
+        request_bytes: u64,
+        /// Bytes of the responses so far.
+        response_bytes: u64,
+    },
 }

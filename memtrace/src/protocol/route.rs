@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 use super::{http1::is_known_method, target::NAME_MASK};
+use crate::message::UNKNOWN;
 
 /// Longest route, in characters; the rest becomes [`ELLIPSIS`].
 pub const ROUTE_CHARS_MAX: usize = 256;
@@ -45,7 +46,7 @@ pub const VALUE: &str = "{value}";
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route {
     /// The path with its variable segments replaced; `*` or `{authority}` for
-    /// targets that have none.
+    /// targets that have none, and [`UNKNOWN`].
     pub path: String,
     /// Names of the query parameters, sorted, each once; ends in [`ELLIPSIS`] if
     /// there were more.
@@ -83,7 +84,7 @@ pub fn template(target: &str) -> Route {
     let path = if path.starts_with('/') {
         let segments: Vec<Cow<'_, str>> = path.split('/').map(fold_segment).collect();
         segments.join("/")
-    } else if path == "*" {
+    } else if path == "*" || path == UNKNOWN {
         path.to_owned()
     } else {
         "{authority}".to_owned()
@@ -296,7 +297,7 @@ fn is_token(text: &str) -> bool {
 /// A row of the report: a method and a route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
-    /// The method, or [`OTHER_METHOD`].
+    /// The method, [`UNKNOWN`] or [`OTHER_METHOD`].
     pub method: String,
     /// The route as text, or [`OTHER_ROUTES`].
     pub route: String,
@@ -343,7 +344,7 @@ impl RouteTable {
 
     /// The row of a request.
     pub fn fold(&mut self, method: &str, route: &Route) -> Endpoint {
-        let method = if is_known_method(method) {
+        let method = if is_known_method(method) || method == UNKNOWN {
             method
         } else {
             OTHER_METHOD

@@ -7,15 +7,16 @@
 //!
 //! What opens a connection that was accepted tells its protocol: HTTP/1 unless
 //! the bytes can only be another. A connection that was open before it was seen
-//! is HTTP/1 until a request of another protocol opens a piece.
+//! is HTTP/1 until a request of another protocol opens a piece. HTTP/1 gives way
+//! to HTTP/2 where the client opens with it, or both agree on it.
 
 use crate::{
     event::Direction,
-    message::{Foreign, Message, Role, Side},
+    message::{ExchangeId, Foreign, Message, Role, Side},
     protocol::{
         ajp, fastcgi,
-        http1::{self, Bytes, Other, Verdict},
-        uwsgi,
+        http1::{self, Bytes, Handover, Http2Start, Other, Verdict},
+        http2, uwsgi,
     },
 };
 
@@ -41,6 +42,7 @@ enum Spoken {
     Opening(Vec<u8>),
     /// Also whatever is not recognised.
     Http1(Box<http1::Connection>),
+    Http2(Box<http2::Connection>),
     FastCgi(Box<fastcgi::Connection>),
     Uwsgi(Box<uwsgi::Connection>),
     Ajp(Box<ajp::Connection>),
@@ -49,6 +51,11 @@ enum Spoken {
 impl Spoken {
     fn http1(connection: http1::Connection) -> Self {
         Spoken::Http1(Box::new(connection))
+    }
+
+    /// HTTP/2 that was spoken before it was seen.
+    fn http2_picked_up() -> Self {
+        Spoken::Http2(Box::new(http2::Connection::picked_up(ExchangeId(0))))
     }
 
     /// What a client's first bytes open; `None`: more of them are needed.
@@ -82,11 +89,42 @@ impl Spoken {
     fn feed(&mut self, side: Side, bytes: Bytes<'_>, out: &mut Vec<Message>) {
         match self {
             Spoken::Unheard | Spoken::Opening(_) => {}
-            Spoken::Http1(http1) => http1.feed(side, bytes, out),
+            Spoken::Http1(http1) => {
+                http1.feed(side, bytes, out);
+                if let Some(handover) = http1.take_handover() {
+                    self.take_over(side, bytes, *handover, out);
+                }
+            }
+            Spoken::Http2(http2) => http2.feed(side, bytes, out),
             Spoken::FastCgi(fastcgi) => fastcgi.feed(side, bytes, out),
             Spoken::Uwsgi(uwsgi) => uwsgi.feed(side, bytes, out),
             Spoken::Ajp(ajp) => ajp.feed(side, bytes, out),
         }
+    }
+
+    /// HTTP/1 has given way to HTTP/2 within these bytes.
+    fn take_over(
+        &mut self,
+        side: Side,
+        bytes: Bytes<'_>,
+        handover: Handover,
+        out: &mut Vec<Message>,
+    ) {
+        let mut http2 = match handover.start {
+            Http2Start::Preface(seen) => http2::Connection::in_preface(seen, handover.next),
+            Http2Start::Upgrade {
+                exchange,
+                request_bytes,
+                response_bytes,
+            } => http2::Connection::upgraded(exchange, request_bytes, response_bytes),
+        };
+        let rest = Bytes {
+            len: bytes.len.saturating_sub(handover.taken as u64),
+            payload: bytes.captured().get(handover.taken..).unwrap_or(&[]),
+            tail: bytes.tail,
+        };
+        http2.feed(side, rest, out);
+        *self = Spoken::Http2(Box::new(http2));
     }
 }
 
@@ -122,21 +160,31 @@ impl Session {
 
     /// Takes in bytes and adds what they amount to to `out`.
     pub fn feed(&mut self, direction: Direction, bytes: Bytes<'_>, out: &mut Vec<Message>) {
-        self.learn_role(direction, bytes.captured(), out);
+        self.learn_role(direction, bytes, out);
+        // The answers are not followed, but nobody is to take them for an answer
+        // to what was asked last.
+        if self.role == Some(Role::Client)
+            && direction == Direction::Send
+            && bytes.captured().starts_with(http2::PREFACE)
+        {
+            out.push(Message::Multiplexed);
+        }
         let side = side(direction);
         self.recognise(side, bytes, out);
         self.spoken.feed(side, bytes, out);
         if !self.foreign_told
             && let Spoken::Http1(http1) = &self.spoken
-            && let Verdict::NotHttp(other) = http1.is_http()
+            && http1.is_http() == Verdict::NotHttp(Other::Tls)
         {
-            match other {
-                Other::Tls => self.tell_tls(out),
-                Other::Http2 => {
-                    self.foreign_told = true;
-                    out.push(Message::Foreign(Foreign::Unknown));
-                }
-            }
+            self.tell_tls(out);
+        }
+    }
+
+    /// Records of some streams were lost, perhaps of this one: what they may have
+    /// changed is unknown from here on.
+    pub fn lose(&mut self) {
+        if let Spoken::Http2(http2) = &mut self.spoken {
+            http2.lose();
         }
     }
 
@@ -159,6 +207,7 @@ impl Session {
         match &mut self.spoken {
             Spoken::Unheard | Spoken::Opening(_) => {}
             Spoken::Http1(http1) => http1.close_side(side, out),
+            Spoken::Http2(http2) => http2.close_side(side, out),
             Spoken::FastCgi(fastcgi) => fastcgi.close_side(side, out),
             Spoken::Uwsgi(uwsgi) => uwsgi.close_side(side, out),
             Spoken::Ajp(ajp) => ajp.close_side(side, out),
@@ -198,38 +247,52 @@ impl Session {
                     self.spoken = spoken;
                 }
             }
-            Spoken::Http1(http1) if side == Side::Client && http1.is_http() == Verdict::Unknown => {
-                if let Some(spoken) = Spoken::picked_up_by(payload) {
+            Spoken::Http1(http1) if http1.is_http() == Verdict::Unknown => {
+                if http2::sender_of(payload, bytes.len) == Some(side) {
+                    self.spoken = Spoken::http2_picked_up();
+                } else if side == Side::Client
+                    && let Some(spoken) = Spoken::picked_up_by(payload)
+                {
                     self.spoken = spoken;
                 }
             }
             Spoken::Unheard
             | Spoken::Http1(_)
+            | Spoken::Http2(_)
             | Spoken::FastCgi(_)
             | Spoken::Uwsgi(_)
             | Spoken::Ajp(_) => {}
         }
     }
 
-    fn learn_role(&mut self, direction: Direction, payload: &[u8], out: &mut Vec<Message>) {
+    fn learn_role(&mut self, direction: Direction, bytes: Bytes<'_>, out: &mut Vec<Message>) {
         if self.role.is_some() {
             return;
         }
+        let payload = bytes.captured();
         if let [0x14..=0x17, 0x03, 0x00..=0x04, ..] = payload {
             self.tell_tls(out);
             return;
         }
-        let Some(sender) = sender(payload) else {
+        let opening = sender(payload);
+        let Some(sender) = opening.or_else(|| http2::sender_of(payload, bytes.len)) else {
             return;
         };
         let role = if side(direction) == sender {
-            self.spoken = Spoken::http1(http1::Connection::picked_up());
+            self.spoken = if opening.is_some() {
+                Spoken::http1(http1::Connection::picked_up())
+            } else {
+                Spoken::http2_picked_up()
+            };
             Role::Server
         } else {
             Role::Client
         };
         self.role = Some(role);
         out.push(Message::Role(role));
+        if role == Role::Client && opening.is_none() {
+            out.push(Message::Multiplexed);
+        }
     }
 }
 
@@ -241,7 +304,7 @@ fn side(direction: Direction) -> Side {
 }
 
 const RESPONSE_OPENING: &[u8] = b"HTTP/1.";
-const REQUEST_OPENINGS: [&[u8]; 9] = [
+const REQUEST_OPENINGS: [&[u8]; 10] = [
     b"GET ",
     b"POST ",
     b"PUT ",
@@ -251,6 +314,8 @@ const REQUEST_OPENINGS: [&[u8]; 9] = [
     b"OPTIONS ",
     b"CONNECT ",
     b"TRACE ",
+    // HTTP/2 opens like a request.
+    b"PRI * HTTP/2.0",
 ];
 
 /// Which end sends bytes that open like these.
@@ -373,5 +438,109 @@ mod tests {
         assert_eq!(out, [Message::Foreign(Foreign::Tls)]);
         let out = feed(&mut session, Direction::Recv, b"GET / HTTP/1.1\r\n\r\n");
         assert_eq!(out, []);
+    }
+
+    fn names(messages: &[Message]) -> Vec<String> {
+        let name = |message: &Message| {
+            let text = format!("{message:?}");
+            let end = text.find([' ', '(']).unwrap_or(text.len());
+            text[..end].to_owned()
+        };
+        messages.iter().map(name).collect()
+    }
+
+    /// `GET /` without a body, on stream 1 and on stream 3.
+    const GET_1: &[u8] = b"\0\0\x03\x01\x05\0\0\0\x01\x82\x86\x84";
+    const GET_3: &[u8] = b"\0\0\x03\x01\x05\0\0\0\x03\x82\x86\x84";
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    const OK_1: &[u8] = b"\0\0\x01\x01\x05\0\0\0\x01\x88";
+
+    #[test]
+    fn http2_begins_with_its_preface_however_it_comes() {
+        let opening = [http2::PREFACE, SETTINGS, GET_1].concat();
+        let whole = feed(&mut Session::accepted(), Direction::Recv, &opening);
+        let begun = [
+            "Multiplexed",
+            "RequestBegin",
+            "Carries",
+            "RequestHead",
+            "RequestEnd",
+        ];
+        assert_eq!(names(&whole), begun);
+        let mut session = Session::accepted();
+        let in_pieces: Vec<Message> = opening
+            .iter()
+            .flat_map(|byte| feed(&mut session, Direction::Recv, &[*byte]))
+            .filter(|message| !matches!(message, Message::Carries { .. }))
+            .collect();
+        assert_eq!(
+            names(&in_pieces),
+            ["Multiplexed", "RequestBegin", "RequestHead", "RequestEnd"]
+        );
+        // Of a TLS session nobody knows which end the process is.
+        let out = feed(&mut Session::found(false), Direction::Recv, &opening);
+        assert_eq!(out[0], Message::Role(Role::Server));
+        assert_eq!(out[1..], whole);
+    }
+
+    #[test]
+    fn http2_is_recognised_in_the_middle() {
+        for accepted in [true, false] {
+            let mut session = Session::found(accepted);
+            assert_eq!(feed(&mut session, Direction::Recv, SETTINGS), []);
+            let mut out = feed(&mut session, Direction::Recv, GET_3);
+            out.retain(|message| !matches!(message, Message::Role(Role::Server)));
+            assert_eq!(
+                names(&out)[1..],
+                ["RequestBegin", "Carries", "RequestHead", "RequestEnd"]
+            );
+        }
+        let mut session = Session::found(false);
+        let out = feed(&mut session, Direction::Recv, OK_1);
+        assert_eq!(out, [Message::Role(Role::Client), Message::Multiplexed]);
+    }
+
+    #[test]
+    fn a_client_of_http2_says_so() {
+        let opening = [http2::PREFACE, SETTINGS].concat();
+        let out = feed(&mut Session::connected(), Direction::Send, &opening);
+        assert_eq!(out, [Message::Multiplexed]);
+        let mut session = Session::found(false);
+        let out = feed(&mut session, Direction::Send, &opening);
+        assert_eq!(out, [Message::Role(Role::Client), Message::Multiplexed]);
+        assert_eq!(feed(&mut session, Direction::Recv, OK_1), []);
+    }
+
+    #[test]
+    fn an_upgrade_to_http2_hands_its_request_over() {
+        let mut session = Session::accepted();
+        let asked = b"GET /a HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+            Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n";
+        let out = feed(&mut session, Direction::Recv, asked);
+        assert_eq!(names(&out), ["RequestBegin", "RequestHead", "RequestEnd"]);
+        let switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+            Upgrade: h2c\r\n\r\n";
+        // The server's frames may follow at once, before the client's preface.
+        let answer = [&switch[..], SETTINGS, OK_1].concat();
+        let out = feed(&mut session, Direction::Send, &answer);
+        assert_eq!(
+            names(&out),
+            [
+                "ResponseBegin",
+                "Interim",
+                "Multiplexed",
+                "Carries",
+                "ResponseHead",
+                "ResponseEnd"
+            ]
+        );
+        let next = [http2::PREFACE, SETTINGS, GET_3].concat();
+        let out = feed(&mut session, Direction::Recv, &next);
+        assert_eq!(
+            out[0],
+            Message::RequestBegin {
+                exchange: ExchangeId(1)
+            }
+        );
     }
 }

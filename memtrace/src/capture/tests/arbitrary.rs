@@ -311,6 +311,8 @@ fn every_message() -> Vec<Message> {
             defect: Defect::StatusLine,
         },
         Message::UnmatchedResponse { status: Some(500) },
+        Message::Multiplexed,
+        Message::Carries { exchange },
         Message::RequestAbandoned {
             exchange,
             how: Abandoned::ResetByClient,

@@ -14,7 +14,7 @@ use super::half::{Half, State, Step};
 use super::head::Head;
 use super::probe::{Look, Probe, opens_with_request_line, opens_with_status};
 use super::series::Series;
-use super::{Bytes, Message, Other, Side, Verdict};
+use super::{Bytes, ExchangeId, Handover, Http2Start, Message, Other, Side, Verdict};
 
 /// The state of one connection, both directions.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ pub struct Connection {
     pub(super) unrecognised_bytes: u64,
     /// The messages within a response, or after an upgrade.
     pub(super) series: Option<Box<Series>>,
+    pub(super) handover: Option<Box<Handover>>,
 }
 
 impl Default for Connection {
@@ -73,7 +74,13 @@ impl Connection {
             overflow: 0,
             unrecognised_bytes: 0,
             series: None,
+            handover: None,
         }
+    }
+
+    /// The connection goes on in HTTP/2, since the last feed.
+    pub fn take_handover(&mut self) -> Option<Box<Handover>> {
+        self.handover.take()
     }
 
     /// What the connection turned out to be so far.
@@ -97,6 +104,10 @@ impl Connection {
                 self.content(walked, out);
             }
             self.apply(side, advance.step, out);
+            if let Some(handover) = &mut self.handover {
+                handover.taken = payload.len() - rest.len();
+                return;
+            }
         }
         if self.is_upgraded_series() {
             let bytes = Bytes {
@@ -107,6 +118,9 @@ impl Connection {
             self.upgraded(side, bytes, out);
         } else if missing > 0 {
             self.skip(side, missing, bytes.tail, out);
+            if let Some(handover) = &mut self.handover {
+                handover.taken = payload.len();
+            }
         } else if closes_chunks && self.is_seeking_last_chunk(side) {
             self.end_message(side, out);
         }
@@ -224,24 +238,36 @@ impl Connection {
             Step::Found(look, probe) => {
                 self.count(side, probe.bytes().len() as u64);
                 if self.verdict != Verdict::Http1 {
-                    self.found_other(look);
+                    self.found_other(look, &probe);
                 }
             }
         }
     }
 
-    fn found_other(&mut self, look: Look) {
-        let other = match look {
-            Look::Http2 => Other::Http2,
-            Look::Tls => Other::Tls,
-            Look::Undecided | Look::Head | Look::Nothing => return,
-        };
-        self.verdict = Verdict::NotHttp(other);
-        // In mid-stream three bytes may deceive, so a head still counts there.
-        if self.whole || other == Other::Http2 {
-            self.client.state = State::Ignore;
-            self.server.state = State::Ignore;
+    fn found_other(&mut self, look: Look, probe: &Probe) {
+        match look {
+            Look::Http2 => self.hand_over(Http2Start::Preface(probe.bytes().len())),
+            Look::Tls => {
+                self.verdict = Verdict::NotHttp(Other::Tls);
+                // In mid-stream three bytes may deceive, so a head still counts
+                // there.
+                if self.whole {
+                    self.client.state = State::Ignore;
+                    self.server.state = State::Ignore;
+                }
+            }
+            Look::Undecided | Look::Head | Look::Nothing => {}
         }
+    }
+
+    pub(super) fn hand_over(&mut self, start: Http2Start) {
+        self.client.state = State::Ignore;
+        self.server.state = State::Ignore;
+        self.handover = Some(Box::new(Handover {
+            start,
+            next: ExchangeId(self.next),
+            taken: 0,
+        }));
     }
 
     /// A head opens at a position that was not known.

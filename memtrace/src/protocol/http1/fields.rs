@@ -58,6 +58,8 @@ pub(super) struct Framing {
     pub(super) expect_continue: bool,
     /// `Upgrade: websocket`
     pub(super) websocket: bool,
+    /// `Upgrade: h2c`
+    pub(super) http2: bool,
     /// `Content-Type: text/event-stream`
     pub(super) event_stream: bool,
     /// The content is coded (compressed).
@@ -136,8 +138,10 @@ impl Fields {
                     members(value).any(|member| member.eq_ignore_ascii_case(b"100-continue"));
             }
             Field::Upgrade => {
-                framing.websocket |=
-                    members(value).any(|member| member.eq_ignore_ascii_case(b"websocket"));
+                for protocol in members(value) {
+                    framing.websocket |= protocol.eq_ignore_ascii_case(b"websocket");
+                    framing.http2 |= protocol.eq_ignore_ascii_case(b"h2c");
+                }
             }
             Field::ContentType => {
                 framing.event_stream = members(value)

@@ -8,7 +8,7 @@ use super::exchange::{Method, Sending};
 use super::fields::Framing;
 use super::half::State;
 use super::head::{Head, Start, method_name};
-use super::{Defect, Message, Side, Verdict};
+use super::{Defect, Http2Start, Message, Side, Verdict};
 use crate::message::{Protocol, Series as Kind};
 
 /// How the end of a head is known.
@@ -182,11 +182,12 @@ impl Connection {
         if status >= 200 {
             self.settle_request(out);
         }
+        let to_http2 = status == 101 && framing.http2;
         let upgrade = match (self.sending, self.queue.front_mut()) {
             (Sending::First, Some(exchange)) => {
                 let connect = exchange.method == Method::Connect;
                 let upgrade = status == 101 || (connect && (200..300).contains(&status));
-                if (100..200).contains(&status) && !upgrade {
+                if (100..200).contains(&status) && (!upgrade || to_http2) {
                     out.push(Message::Interim {
                         exchange: exchange.id,
                         status,
@@ -210,7 +211,7 @@ impl Connection {
             }
         };
         if upgrade {
-            self.upgrade(framing, out);
+            self.upgrade(framing, to_http2, out);
         } else if (100..200).contains(&status) {
             self.after_interim(status, ended);
         } else {
@@ -261,7 +262,8 @@ impl Connection {
         }
     }
 
-    fn upgrade(&mut self, framing: &Framing, out: &mut Vec<Message>) {
+    fn upgrade(&mut self, framing: &Framing, to_http2: bool, out: &mut Vec<Message>) {
+        let mut start = None;
         if self.sending == Sending::First
             && let Some(exchange) = self.queue.pop_front()
         {
@@ -273,11 +275,19 @@ impl Connection {
                 self.end_request(out);
             }
             let request_bytes = self.request_bytes(&exchange);
-            out.push(Message::Upgraded {
-                exchange: exchange.id,
-                response_bytes: exchange.response_bytes,
-                request_bytes,
-            });
+            if to_http2 {
+                start = Some(Http2Start::Upgrade {
+                    exchange: exchange.id,
+                    request_bytes,
+                    response_bytes: exchange.response_bytes,
+                });
+            } else {
+                out.push(Message::Upgraded {
+                    exchange: exchange.id,
+                    response_bytes: exchange.response_bytes,
+                    request_bytes,
+                });
+            }
             if framing.websocket {
                 self.begin_series(exchange.id, Kind::WebSocket, false, out);
             }
@@ -285,6 +295,9 @@ impl Connection {
         self.sending = Sending::Nobody;
         self.client.state = State::Ignore;
         self.close_side(Side::Server, out);
+        if let Some(start) = start {
+            self.hand_over(start);
+        }
     }
 
     /// The final response shows that the server is through with a request whose

@@ -324,6 +324,7 @@ fn found(messages: &[Message]) -> BTreeMap<ExchangeId, Found> {
             | Message::Foreign(_)
             | Message::Carries { .. }
             | Message::GrpcStatus { .. }
+            | Message::Multiplexed
             | Message::SeriesBegin { .. }
             | Message::SeriesMessageBegin { .. }
             | Message::SeriesMessage { .. }
@@ -373,6 +374,7 @@ proptest! {
                 Message::Role(_)
                 | Message::Foreign(_)
                 | Message::Carries { .. }
+                | Message::Multiplexed
                 | Message::GrpcStatus { .. } => prop_assert!(false, "{message:?}"),
             }
         }

@@ -125,7 +125,7 @@ fn short(message: &Message) -> String {
             bytes,
         } => format!("message {} {from:?} {bytes}", exchange.0),
         SeriesCut { exchange, from } => format!("untold {} {from:?}", exchange.0),
-        Role(_) | Foreign(_) | Carries { .. } | GrpcStatus { .. } => {
+        Role(_) | Foreign(_) | Carries { .. } | Multiplexed | GrpcStatus { .. } => {
             panic!("no message of HTTP/1: {message:?}")
         }
     }
@@ -315,12 +315,12 @@ fn upgrades_end_the_parsing() {
     let mut wire = Wire::new();
     wire.send(
         Client,
-        "GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        "GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n",
     );
     wire.said();
     wire.send(
         Server,
-        "HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\nGARBAGE",
+        "HTTP/1.1 101 Switching\r\nUpgrade: foo\r\n\r\nGARBAGE",
     );
     assert_eq!(
         wire.said(),

@@ -94,12 +94,8 @@ fn first_bytes_that_are_answered_were_a_request() {
 
 #[test]
 fn other_protocols_are_told_apart() {
-    // TLS and HTTP/2 are recognised, also byte by byte; unknown ones stay unknown.
+    // TLS is recognised, also byte by byte; unknown ones stay unknown.
     for (bytes, verdict) in [
-        (
-            &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
-            Verdict::NotHttp(Other::Http2),
-        ),
         (
             &b"\x16\x03\x01\x02\x00\x01"[..],
             Verdict::NotHttp(Other::Tls),

@@ -1,0 +1,213 @@
+//! Several requests at once on one connection: whose the blocks are of tasks
+//! that serve one each, and of a thread that serves them all.
+
+use memtrace_common::event::ContextKind;
+
+use memtrace::{
+    attribute::Reason,
+    event::{Direction, EventBody},
+    message::{ExchangeId, Message, Protocol},
+};
+
+use crate::scene::{Scene, expect, reason};
+
+const LOOP: u32 = 7;
+const SOCKET: u64 = 50;
+const PYTHON: ContextKind = ContextKind::Python;
+
+/// The context in which the loop was started, and that of the task that reads.
+const OWN: u64 = 0x10;
+const READER: u64 = 0x20;
+
+/// A loop of CPython's contexts that has just accepted a connection.
+#[derive(Default)]
+struct Tasks {
+    scene: Scene,
+    entered: u32,
+}
+
+impl Tasks {
+    fn serving() -> Self {
+        let mut tasks = Self::default();
+        tasks.scene.say(0, EventBody::TraceBegin);
+        tasks.runs(OWN);
+        tasks.waits();
+        tasks.runs(OWN);
+        tasks.scene.accepts(LOOP, SOCKET);
+        tasks
+    }
+
+    fn waits(&mut self) {
+        self.scene.waits(LOOP);
+    }
+
+    /// 0: no context.
+    fn runs(&mut self, context: u64) {
+        self.entered += 1;
+        let body = EventBody::Context {
+            context,
+            kind: PYTHON,
+            entered: self.entered,
+        };
+        self.scene.say(LOOP, body);
+    }
+
+    fn makes(&mut self, context: u64) {
+        let body = EventBody::ContextMade {
+            context,
+            parent: 0,
+            kind: PYTHON,
+        };
+        self.scene.say(LOOP, body);
+    }
+
+    fn allocates(&mut self, size: u64) {
+        self.scene.blocks(LOOP, size);
+    }
+
+    /// Whole requests in one call.
+    fn receives(&mut self, requests: &[(u32, &str)]) {
+        let mut messages = vec![Message::Multiplexed];
+        for (exchange, target) in requests {
+            let exchange = ExchangeId(*exchange);
+            messages.extend([
+                Message::RequestBegin { exchange },
+                Message::Carries { exchange },
+                Message::RequestHead {
+                    exchange,
+                    method: "GET".into(),
+                    target: (*target).into(),
+                    protocol: Protocol::Http2,
+                    keep_alive: true,
+                    expect_continue: false,
+                    head_bytes: 80,
+                    complete: true,
+                },
+                Message::RequestEnd {
+                    exchange,
+                    request_bytes: 80,
+                },
+            ]);
+        }
+        self.scene.moves(LOOP, SOCKET, Direction::Recv, messages);
+    }
+
+    /// Bytes of responses in one call, to their ends if `whole`.
+    fn sends(&mut self, exchanges: &[u32], whole: bool) {
+        let mut messages = Vec::new();
+        for exchange in exchanges {
+            let exchange = ExchangeId(*exchange);
+            messages.push(Message::Carries { exchange });
+            if whole {
+                messages.push(Message::ResponseEnd {
+                    exchange,
+                    response_bytes: 80,
+                    request_bytes: 80,
+                });
+            }
+        }
+        self.scene.moves(LOOP, SOCKET, Direction::Send, messages);
+    }
+}
+
+/// The task that reads the connection makes one for each request: what they send
+/// tells which is whose, before and after they waited.
+#[test]
+fn a_task_is_told_by_what_it_sends() {
+    let mut tasks = Tasks::serving();
+    tasks.makes(READER);
+    tasks.waits();
+    tasks.runs(OWN);
+    tasks.receives(&[(1, "/a"), (3, "/b")]);
+    tasks.waits();
+    tasks.runs(READER);
+    for task in [0x31, 0x33] {
+        tasks.makes(task);
+    }
+    tasks.runs(0x33);
+    tasks.allocates(30_000);
+    tasks.runs(0x31);
+    tasks.allocates(100);
+    tasks.waits();
+    for (task, size) in [(0x31, 11), (0x33, 5000)] {
+        tasks.runs(task);
+        tasks.allocates(size);
+    }
+    // A child of one of them, before that one is known.
+    tasks.makes(0x43);
+    tasks.runs(0x43);
+    tasks.allocates(700_000);
+    tasks.waits();
+    tasks.runs(0x31);
+    tasks.sends(&[1], false);
+    tasks.runs(0x33);
+    tasks.sends(&[3], false);
+    for (task, size) in [(0x31, 1000), (0x33, 2)] {
+        tasks.runs(task);
+        tasks.allocates(size);
+    }
+    // Another task sends what is left of both.
+    tasks.runs(READER);
+    tasks.sends(&[1, 3], true);
+    expect(tasks.scene, [("/a", 1111), ("/b", 735_002)]);
+}
+
+/// With one request under way all that is done is for that one.
+#[test]
+fn one_request_alone_is_as_on_any_connection() {
+    let mut tasks = Tasks::serving();
+    tasks.makes(READER);
+    for (exchange, route) in [(1, "/a"), (3, "/b")] {
+        tasks.waits();
+        tasks.runs(OWN);
+        tasks.receives(&[(exchange, route)]);
+        tasks.waits();
+        tasks.runs(READER);
+        let task = 0x30 + u64::from(exchange);
+        tasks.makes(task);
+        tasks.runs(task);
+        tasks.allocates(100 * u64::from(exchange));
+        tasks.waits();
+        tasks.runs(READER);
+        tasks.sends(&[exchange], true);
+    }
+    expect(tasks.scene, [("/a", 100), ("/b", 300)]);
+}
+
+/// A thread that answers one after the other what came at once: what it did
+/// before the first answer was for all, what it did before each later one for
+/// that one, and what it did before several were answered in one call for
+/// nobody in particular.
+#[test]
+fn a_thread_that_serves_all_is_told_from_answer_to_answer() {
+    let mut tasks = Tasks::serving();
+    tasks.runs(0);
+    tasks.receives(&[(1, "/a"), (3, "/b"), (5, "/c"), (7, "/d")]);
+    tasks.allocates(1);
+    tasks.sends(&[1], true);
+    tasks.allocates(20);
+    tasks.sends(&[3], true);
+    tasks.allocates(300);
+    tasks.sends(&[5, 7], true);
+    let several = reason(Reason::SeveralRequests);
+    expect(tasks.scene, [("/b", 20), (&*several, 301)]);
+}
+
+/// Of what comes back from a server that is asked for several at once nobody
+/// knows here for which of them it is.
+#[test]
+fn answers_of_another_server_are_for_nobody_in_particular() {
+    let mut tasks = Tasks::serving();
+    tasks.runs(0);
+    tasks.receives(&[(1, "/a")]);
+    let backend = 60;
+    tasks.scene.connects(LOOP, backend);
+    let preface = vec![Message::Multiplexed];
+    tasks.scene.moves(LOOP, backend, Direction::Send, preface);
+    tasks.waits();
+    tasks.scene.answered(LOOP, backend);
+    tasks.allocates(40_000);
+    tasks.waits();
+    let nobodys = reason(Reason::BetweenRequests);
+    expect(tasks.scene, [(&*nobodys, 40_000)]);
+}
