@@ -39,27 +39,41 @@ impl LoadCounts {
     }
 }
 
-/// h2load, speaking HTTP/1.1.
+/// h2load.
 #[derive(Debug)]
 pub struct H2load(Child);
 
 impl H2load {
-    /// Starts `requests` over `clients` keep-alive connections. Each client
-    /// asks the URLs in turn, so that with `requests` a multiple of
+    /// Starts `requests` over `clients` keep-alive connections, in HTTP/1.1. Each
+    /// client asks the URLs in turn, so that with `requests` a multiple of
     /// `clients × urls` each URL is asked equally often.
     pub fn start<U: AsRef<OsStr>>(
         requests: u64,
         clients: u64,
         urls: impl IntoIterator<Item = U>,
     ) -> anyhow::Result<Self> {
+        Self::run(&["--h1"], requests, clients, urls)
+    }
+
+    /// The same in HTTP/2, so many requests at once on each connection.
+    pub fn start_streams<U: AsRef<OsStr>>(
+        requests: u64,
+        clients: u64,
+        streams: u64,
+        urls: impl IntoIterator<Item = U>,
+    ) -> anyhow::Result<Self> {
+        Self::run(&["-m", &streams.to_string()], requests, clients, urls)
+    }
+
+    fn run<U: AsRef<OsStr>>(
+        how: &[&str],
+        requests: u64,
+        clients: u64,
+        urls: impl IntoIterator<Item = U>,
+    ) -> anyhow::Result<Self> {
         let child = Command::new("h2load")
-            .args([
-                "--h1",
-                "-n",
-                &requests.to_string(),
-                "-c",
-                &clients.to_string(),
-            ])
+            .args(how)
+            .args(["-n", &requests.to_string(), "-c", &clients.to_string()])
             .args(urls)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

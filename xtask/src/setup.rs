@@ -64,6 +64,7 @@ const PACKAGES: &[&str] = &[
     "curl",
     // Load generators.
     "nghttp2-client",
+    "curl",
     "apache2-utils",
     "wrk",
     // Kernels in virtual machines.
