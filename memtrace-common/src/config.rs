@@ -60,6 +60,32 @@ pub struct KernelOffsets {
     /// `task_struct.thread.fsbase` on x86-64: the thread's own `pthread_t`. 0
     /// where there is no such member.
     pub task_fsbase: u32,
+    /// `inode.i_pipe`.
+    pub inode_pipe: u32,
+    /// `pipe_inode_info.head` (5.5 and later), a 32-bit position.
+    pub pipe_head: u32,
+    /// `pipe_inode_info.tail`.
+    pub pipe_tail: u32,
+    /// `file.f_flags`.
+    pub file_flags: u32,
+    /// `file.f_path.dentry`.
+    pub file_dentry: u32,
+    /// `dentry.d_name.name`.
+    pub dentry_name: u32,
+    /// `eventfd_ctx.count`, 64 bits; 0 if the kernel has no event descriptors.
+    pub eventfd_count: u32,
+    /// `eventfd_ctx.id` (5.2 and later); 0 like its neighbour.
+    pub eventfd_id: u32,
+    /// `sock.sk_receive_queue.qlen`.
+    pub sock_queued: u32,
+    /// `sock.sk_socket`.
+    pub sock_socket: u32,
+    /// `socket_alloc.vfs_inode`: a socket's inode lies behind it.
+    pub socket_inode: u32,
+    /// `unix_sock.peer`; 0 if the kernel has unix sockets in a module.
+    pub unix_peer: u32,
+    /// `unix_sock.addr`, null for a socket without a name; 0 like its neighbour.
+    pub unix_name: u32,
 }
 
 /// The kernel programs' configuration, one read-only global.
@@ -161,5 +187,5 @@ pub struct PhpTarget {
 const _: () = assert!(size_of::<JvmTarget>() == 32);
 const _: () = assert!(size_of::<PhpTarget>() == 16);
 const _: () = assert!(size_of::<Target>() == 104);
-const _: () = assert!(size_of::<KernelOffsets>() == 104);
-const _: () = assert!(size_of::<Config>() == 112);
+const _: () = assert!(size_of::<KernelOffsets>() == 156);
+const _: () = assert!(size_of::<Config>() == 164);

@@ -51,7 +51,8 @@ pub enum Kind {
     /// [`ContextRecord`]: the thread has made this context for work that it
     /// starts on behalf of another context, its own if none is named.
     ContextMade = 18,
-    /// [`HandoverRecord`]: the thread is about to wake whoever waits for the key.
+    /// [`HandoverRecord`]: the thread is about to wake whoever waits for the key;
+    /// with amount 0: what it had just stated has not happened.
     Wake = 19,
     /// [`HandoverRecord`]: the thread is about to wait for the key.
     Sleep = 20,
@@ -126,6 +127,9 @@ pub const FLAG_TLS: u16 = 32;
 /// Header flag of a [`DataRecord`] of a socket: moved by a call into a TLS
 /// library, and no payload is recorded.
 pub const FLAG_IN_TLS_CALL: u16 = 64;
+
+/// Header flag of a Wake [`HandoverRecord`]: nothing was there to be read before.
+pub const FLAG_EMPTY: u16 = 64;
 
 /// Opens every record.
 #[repr(C)]
@@ -367,28 +371,34 @@ impl ContextKind {
 pub struct HandoverRecord {
     /// Kind `Wake`, `Sleep` or `Woken`.
     pub header: Header,
-    /// Futex: its address in the process. Pipe: its inode number. Event
-    /// descriptor: its number within the process.
+    /// See [`HandoverKind`].
     pub key: u64,
     /// [`HandoverKind`], by wire id.
     pub through: u32,
-    /// Padding.
-    pub reserved: u32,
+    /// `Wake` and `Woken`: how much, see [`HandoverKind`]; at most `u32::MAX` is
+    /// stated. `Sleep`: 0.
+    pub amount: u32,
 }
 
 /// Through what a thread wakes another.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HandoverKind {
-    /// A futex.
+    /// A futex: its address in the process. Amount: how many threads are woken
+    /// at most; 1 for the woken one, 0 if it did not even fall asleep because
+    /// the futex had just been changed.
     Futex = 1,
-    /// A pipe.
+    /// A pipe: its inode number. Amount: bytes.
     Pipe = 2,
-    /// An event descriptor.
+    /// An event descriptor: the kernel's number for it. Amount: what is added to
+    /// its counter, or was read from it.
     EventFd = 3,
+    /// A pair of connected sockets without names: the inode number of the
+    /// reading end. Amount: bytes.
+    SocketPair = 4,
     /// A channel at which one of two goroutines waits: the other states `Wake`
     /// with the number of the one that it gives a value to, or `Woken` with that
-    /// of the one from which it takes one.
+    /// of the one from which it takes one. Amount: 0.
     Channel = 5,
 }
 
@@ -399,6 +409,7 @@ impl HandoverKind {
             1 => HandoverKind::Futex,
             2 => HandoverKind::Pipe,
             3 => HandoverKind::EventFd,
+            4 => HandoverKind::SocketPair,
             5 => HandoverKind::Channel,
             _ => return None,
         })
@@ -617,6 +628,8 @@ pub enum WatchedCall {
     WaitSelect = 16,
     /// `f(addr, length, prot, flags, fd, offset)`: mmap.
     Map = 17,
+    /// `f(addr, operation, value, …)`: futex.
+    Futex = 18,
 }
 
 impl WatchedCall {
@@ -640,6 +653,7 @@ impl WatchedCall {
             15 => WatchedCall::WaitPoll,
             16 => WatchedCall::WaitSelect,
             17 => WatchedCall::Map,
+            18 => WatchedCall::Futex,
             _ => return None,
         })
     }

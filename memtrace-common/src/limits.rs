@@ -17,6 +17,16 @@ pub const THREADS_MAX: u32 = 65_536;
 /// Processes traced at once; one more is counted as loss.
 pub const PROCESSES_MAX: u32 = 16_384;
 
+/// Futexes known to be slept at, over all processes, the least recently used
+/// forgotten first: only wake-ups of these are stated. A server's pools have a
+/// few; a runtime that makes one for each wait (CPython's conditions) uses the
+/// same addresses again. About 1.5 MB of kernel memory.
+pub const FUTEXES_MAX: u32 = 16_384;
+
+/// Most bytes of a write that is looked at as a message to another thread:
+/// PIPE_BUF, up to which the kernel keeps a message in one piece (pipe(7)).
+pub const HANDOVER_BYTES_MAX: u64 = 4096;
+
 /// Most bytes recorded of one message part that does not open like a message
 /// head: enough for a chunk-size line or the rest of a split head.
 pub const PAYLOAD_SMALL: usize = 512;

@@ -97,6 +97,7 @@ fn enter(ctx: &ProbeContext, call: AllocCall) {
         }
         _ => 0,
     };
+    state.slept_at = 0;
     state.alloc = PendingAlloc {
         sp,
         pointer,

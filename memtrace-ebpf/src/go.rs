@@ -178,7 +178,7 @@ fn handed(regs: &Registers, kind: Kind) -> Option<()> {
             header: header(kind, 0, pid, tid),
             key,
             through: HandoverKind::Channel as u32,
-            reserved: 0,
+            amount: 0,
         },
         QUIET,
         Loss::RingFullTask,

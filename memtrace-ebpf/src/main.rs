@@ -1,6 +1,6 @@
 //! The kernel half of memtrace.
 //!
-//! In: probe hits on allocator functions, socket system calls and task events
+//! In: probe hits on allocator functions, system calls and task events
 //! of traced processes. Out: one record in the ring for each fact
 //! (`memtrace_common::event`), a counter for each that could not be stated.
 //! It never decides which request a fact belongs to, never writes to a
@@ -15,6 +15,7 @@ mod counter;
 mod emit;
 mod go;
 mod go_tls;
+mod handover;
 mod http2;
 mod kernel;
 mod maps;

@@ -4,11 +4,11 @@ use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     helpers::bpf_get_current_pid_tgid,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use memtrace_common::{
     config::{Config, Target},
-    limits::{PROCESSES_MAX, RING_BYTES, SYSCALLS_MAX, THREADS_MAX},
+    limits::{FUTEXES_MAX, PROCESSES_MAX, RING_BYTES, SYSCALLS_MAX, THREADS_MAX},
     loss::Loss,
 };
 
@@ -42,6 +42,19 @@ static CONFIG: Config = Config {
         sk_v6_daddr: 0,
         sk_v6_rcv_saddr: 0,
         task_fsbase: 0,
+        inode_pipe: 0,
+        pipe_head: 0,
+        pipe_tail: 0,
+        file_flags: 0,
+        file_dentry: 0,
+        dentry_name: 0,
+        eventfd_count: 0,
+        eventfd_id: 0,
+        sock_queued: 0,
+        sock_socket: 0,
+        socket_inode: 0,
+        unix_peer: 0,
+        unix_name: 0,
     },
     follow_children: 0,
     collector_pid: 0,
@@ -99,7 +112,7 @@ pub static SYSCALLS: Array<u32> = Array::with_max_entries(SYSCALLS_MAX, 0);
 /// The programs that go on where one ends: together they would be too much for
 /// the verifier of a 6.1 kernel.
 #[map]
-pub static NEXT: ProgramArray = ProgramArray::with_max_entries(3, 0);
+pub static NEXT: ProgramArray = ProgramArray::with_max_entries(5, 0);
 
 /// The same for probes of functions: one array holds programs of one kind.
 #[map]
@@ -114,6 +127,11 @@ pub static CONTEXTS: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub static THREADS: HashMap<u32, ThreadState> =
     HashMap::with_max_entries(THREADS_MAX, BPF_F_NO_PREALLOC);
+
+/// Futexes that a thread was seen to sleep at, by process and address: whoever
+/// wakes at another one wakes nobody of interest (mostly, it unlocks a mutex).
+#[map]
+pub static FUTEXES: LruHashMap<[u64; 2], u8> = LruHashMap::with_max_entries(FUTEXES_MAX, 0);
 
 /// Events lost, by [`Loss`].
 #[map]
@@ -143,6 +161,10 @@ pub struct ThreadState {
     pub goroutine: u64,
     /// One more than what its runtime's counter said last; 0 if it said nothing.
     pub counted: u64,
+    /// Not 0: it has taken part in a connection or was woken for work.
+    pub takes_part: u64,
+    /// Where it was stated to sleep; 0 if it has done anything else since.
+    pub slept_at: u64,
 }
 
 /// No runtime counts this far: the context is stated again.
@@ -279,6 +301,8 @@ static EMPTY: ThreadState = ThreadState {
     greenlet: 0,
     goroutine: 0,
     counted: 0,
+    takes_part: 0,
+    slept_at: 0,
 };
 
 /// Process and thread id of the current task.

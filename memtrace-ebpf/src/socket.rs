@@ -29,8 +29,8 @@ use memtrace_common::{
 use crate::{
     context, counter,
     emit::{QUIET, URGENT, header, raw_header, record},
-    go, http2,
-    kernel::{StreamSocket, read, stream_socket},
+    go, handover, http2,
+    kernel::{StreamSocket, open_file, read, stream_socket},
     maps::{
         ANEW, EVENTS, Moved, NEXT, NEXT_PROBE, SYSCALLS, ThreadState, current,
         existing_thread_state, get, is_target, lost, set, thread_state,
@@ -51,6 +51,8 @@ const EINPROGRESS: i64 = 115;
 const NEXT_SYSCALL_RETURNED: u32 = 0;
 const NEXT_SYSCALL_BYTES: u32 = 1;
 const NEXT_SYSCALL_FRAMES: u32 = 2;
+const NEXT_HANDOVER_ENTERED: u32 = 3;
+const NEXT_HANDOVER_RETURNED: u32 = 4;
 
 /// Places in [`NEXT_PROBE`].
 const NEXT_PROBE_BYTES: u32 = 0;
@@ -76,17 +78,41 @@ pub fn syscall_enter(ctx: RawTracePointContext) -> i32 {
     }
     let regs: u64 = ctx.arg(0);
     if let Some(go) = go::program(pid) {
-        // It is Go's scheduler that waits, not a goroutine.
-        if matches!(
-            call,
-            WatchedCall::WaitEpoll | WatchedCall::WaitPoll | WatchedCall::WaitSelect
-        ) {
+        // It is Go's scheduler that waits and wakes, not a goroutine.
+        if is_handover(call)
+            || matches!(
+                call,
+                WatchedCall::WaitEpoll | WatchedCall::WaitPoll | WatchedCall::WaitSelect
+            )
+        {
             return 0;
         }
         go::state_at_system_call(pid, tid, &go, regs);
     }
-    if let Some(args) = arguments(regs, true) {
+    if is_handover(call) {
+        // Does not return; see syscall_exit.
+        // SAFETY: both are programs of the same kind.
+        unsafe { NEXT.tail_call(&ctx, NEXT_HANDOVER_ENTERED) };
+    } else if let Some(args) = arguments(regs, true) {
         entered(pid, tid, call, args);
+    }
+    0
+}
+
+/// What [`syscall_enter`] goes on with: a thread of a traced process may be about
+/// to wake another one, or to wait for one.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn handover_entered(ctx: RawTracePointContext) -> i32 {
+    let (pid, tid) = current();
+    let regs: u64 = ctx.arg(0);
+    if let Some(call) = watched(ctx.arg(1))
+        && let Some(args) = arguments(regs, true)
+    {
+        if !matches!(call, WatchedCall::Futex) {
+            entered(pid, tid, call, args);
+        } else if let Some(stack_pointer) = stack_pointer(regs) {
+            handover::futex_entered(pid, tid, args, stack_pointer);
+        }
     }
     0
 }
@@ -99,18 +125,26 @@ pub fn syscall_exit(ctx: RawTracePointContext) -> i32 {
     let Some(number) = syscall_number(regs) else {
         return 0;
     };
-    if watched(number).is_none() {
+    let Some(call) = watched(number) else {
         return 0;
-    }
+    };
     let (pid, tid) = current();
     if !is_target(pid) {
         return 0;
     }
     let result: i64 = ctx.arg(1);
-    if (result >= 0 || is_final(-result) || result == -EINPROGRESS)
-        && let Some(go) = go::program(pid)
-    {
-        go::state_at_system_call(pid, tid, &go, regs);
+    if let Some(go) = go::program(pid) {
+        if let WatchedCall::Futex = call {
+            return 0;
+        }
+        if result >= 0 || is_final(-result) || result == -EINPROGRESS {
+            go::state_at_system_call(pid, tid, &go, regs);
+        }
+    }
+    if let WatchedCall::Futex = call {
+        // SAFETY: both are programs of the same kind.
+        unsafe { NEXT.tail_call(&ctx, NEXT_HANDOVER_RETURNED) };
+        return 0;
     }
     // Does not return where it works, and there is nothing to be done where it
     // does not: the collector puts the program there before this one runs.
@@ -127,11 +161,34 @@ pub fn syscall_returned(ctx: RawTracePointContext) -> i32 {
         return 0;
     };
     let (pid, tid) = current();
-    if let Some(args) = arguments(regs, false)
-        && returned(pid, tid, call, args, ctx.arg(1))
+    let Some(args) = arguments(regs, false) else {
+        return 0;
+    };
+    let next = match returned(pid, tid, call, args, ctx.arg(1)) {
+        Then::Done => return 0,
+        Then::Bytes => NEXT_SYSCALL_BYTES,
+        Then::Handover => NEXT_HANDOVER_RETURNED,
+    };
+    // SAFETY: both are programs of the same kind.
+    unsafe { NEXT.tail_call(&ctx, next) };
+    0
+}
+
+/// What [`syscall_exit`] and [`syscall_returned`] go on with: a thread may have
+/// been woken by another one, or have woken nobody.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn handover_returned(ctx: RawTracePointContext) -> i32 {
+    let regs: u64 = ctx.arg(0);
+    let (pid, tid) = current();
+    let result: i64 = ctx.arg(1);
+    if let Some(call) = syscall_number(regs).and_then(watched)
+        && let Some(args) = arguments(regs, false)
     {
-        // SAFETY: both are programs of the same kind.
-        unsafe { NEXT.tail_call(&ctx, NEXT_SYSCALL_BYTES) };
+        if !matches!(call, WatchedCall::Futex) {
+            handover::moved(pid, tid, call, args, result);
+        } else if let Some(stack_pointer) = stack_pointer(regs) {
+            handover::futex_returned(pid, tid, args, stack_pointer, result);
+        }
     }
     0
 }
@@ -144,7 +201,7 @@ pub fn syscall_bytes(ctx: RawTracePointContext) -> i32 {
         let moved = &raw mut state.moved;
         if http2::sets_out(pid, moved) {
             // SAFETY: both are programs of the same kind.
-            let _ = unsafe { NEXT.tail_call(&ctx, NEXT_SYSCALL_FRAMES) };
+            unsafe { NEXT.tail_call(&ctx, NEXT_SYSCALL_FRAMES) };
         }
         state_bytes(pid, tid, moved);
     }
@@ -160,7 +217,7 @@ pub fn syscall_frames(ctx: RawTracePointContext) -> i32 {
         let moved = &raw mut state.moved;
         if http2::walk(pid, tid, moved) {
             // SAFETY: both are programs of the same kind.
-            let _ = unsafe { NEXT.tail_call(&ctx, NEXT_SYSCALL_FRAMES) };
+            unsafe { NEXT.tail_call(&ctx, NEXT_SYSCALL_FRAMES) };
             http2::give_up(pid, tid, moved);
         }
     }
@@ -175,7 +232,7 @@ pub fn probe_bytes(ctx: RetProbeContext) -> u32 {
         let moved = &raw mut state.moved;
         if http2::sets_out(pid, moved) {
             // SAFETY: both are programs of the same kind.
-            let _ = unsafe { NEXT_PROBE.tail_call(&ctx, NEXT_PROBE_FRAMES) };
+            unsafe { NEXT_PROBE.tail_call(&ctx, NEXT_PROBE_FRAMES) };
         }
         state_bytes(pid, tid, moved);
     }
@@ -191,7 +248,7 @@ pub fn probe_frames(ctx: RetProbeContext) -> u32 {
         let moved = &raw mut state.moved;
         if http2::walk(pid, tid, moved) {
             // SAFETY: both are programs of the same kind.
-            let _ = unsafe { NEXT_PROBE.tail_call(&ctx, NEXT_PROBE_FRAMES) };
+            unsafe { NEXT_PROBE.tail_call(&ctx, NEXT_PROBE_FRAMES) };
             http2::give_up(pid, tid, moved);
         }
     }
@@ -247,8 +304,10 @@ pub fn libc_return(ctx: RetProbeContext) -> u32 {
         } else {
             -1
         };
-        if returned(pid, tid, call, pending.args, result) {
-            go_on_with_bytes(&ctx);
+        match returned(pid, tid, call, pending.args, result) {
+            Then::Done => {}
+            Then::Bytes => go_on_with_bytes(&ctx),
+            Then::Handover => handover::moved(pid, tid, call, pending.args, result),
         }
     }
     0
@@ -280,6 +339,20 @@ fn arguments(regs: u64, _entry: bool) -> Option<[u64; 4]> {
     ])
 }
 
+/// rsp: byte 152 of `struct pt_regs` (arch/x86/include/asm/ptrace.h).
+#[cfg(bpf_target_arch = "x86_64")]
+#[inline(always)]
+fn stack_pointer(regs: u64) -> Option<u64> {
+    read(regs, 152)
+}
+
+/// sp: byte 248 of `struct pt_regs` (arch/arm64/include/asm/ptrace.h).
+#[cfg(bpf_target_arch = "aarch64")]
+#[inline(always)]
+fn stack_pointer(regs: u64) -> Option<u64> {
+    read(regs, 248)
+}
+
 /// syscallno: byte 280 of `struct pt_regs` (arch/arm64/include/asm/ptrace.h).
 #[cfg(bpf_target_arch = "aarch64")]
 #[inline(always)]
@@ -301,17 +374,28 @@ fn arguments(regs: u64, entry: bool) -> Option<[u64; 4]> {
     ])
 }
 
-/// Calls that end something: what they end is there only before they run.
+/// Calls that end something, which is there only before they run, and calls that
+/// may set another thread to work or wait for it.
 #[inline(always)]
 fn is_stated_at_entry(call: WatchedCall) -> bool {
+    is_handover(call)
+        || matches!(
+            call,
+            WatchedCall::Accept
+                | WatchedCall::Shutdown
+                | WatchedCall::Close
+                | WatchedCall::WaitEpoll
+                | WatchedCall::WaitPoll
+                | WatchedCall::WaitSelect
+        )
+}
+
+/// Calls that may set another thread to work or wait for it.
+#[inline(always)]
+fn is_handover(call: WatchedCall) -> bool {
     matches!(
         call,
-        WatchedCall::Accept
-            | WatchedCall::Shutdown
-            | WatchedCall::Close
-            | WatchedCall::WaitEpoll
-            | WatchedCall::WaitPoll
-            | WatchedCall::WaitSelect
+        WatchedCall::Recv | WatchedCall::Send | WatchedCall::Futex
     )
 }
 
@@ -341,17 +425,20 @@ fn entered(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4]) {
                 state_fact(pid, tid, Kind::Close, flags, &socket, fd, 0);
             }
         }
-        WatchedCall::Recv
-        | WatchedCall::RecvFlags
+        WatchedCall::Recv => handover::read_entered(pid, tid, args[0] as i32, args[2]),
+        WatchedCall::Send => {
+            handover::write_entered(pid, tid, args[0] as i32, args[1], args[2]);
+        }
+        WatchedCall::RecvFlags
         | WatchedCall::RecvVector
         | WatchedCall::RecvMessage
-        | WatchedCall::Send
         | WatchedCall::SendVector
         | WatchedCall::SendMessage
         | WatchedCall::SendFile
         | WatchedCall::Splice
         | WatchedCall::Connect
-        | WatchedCall::Map => {}
+        | WatchedCall::Map
+        | WatchedCall::Futex => {}
     }
 }
 
@@ -366,23 +453,32 @@ enum Bytes {
     Nowhere,
 }
 
-/// States what a call has done, but for the bytes that it has moved: if there
-/// are any, they are the thread's [`Moved`], and the result is true.
+/// What is still to be stated of a call.
+enum Then {
+    /// Nothing.
+    Done,
+    /// The bytes that are the thread's [`Moved`].
+    Bytes,
+    /// What it means to other threads.
+    Handover,
+}
+
+/// States what a call has done, but for the bytes that it has moved.
 #[inline(always)]
-fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) -> bool {
+fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) -> Then {
     let mut fd = args[0] as i32;
     let (kind, bytes) = match call {
         WatchedCall::Recv => (Kind::Recv, Bytes::At(args[1])),
         WatchedCall::RecvFlags => {
             if args[3] & (MSG_PEEK | MSG_ERRQUEUE) != 0 {
-                return false;
+                return Then::Done;
             }
             (Kind::Recv, Bytes::At(args[1]))
         }
         WatchedCall::RecvVector => (Kind::Recv, Bytes::In(args[1], args[2])),
         WatchedCall::RecvMessage => {
             if args[2] & (MSG_PEEK | MSG_ERRQUEUE) != 0 {
-                return false;
+                return Then::Done;
             }
             (Kind::Recv, message_buffers(args[1]))
         }
@@ -393,7 +489,7 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
         WatchedCall::Splice => {
             // One end is a pipe; the other may be a socket.
             if result <= 0 {
-                return false;
+                return Then::Done;
             }
             if stream_socket(fd).is_some() {
                 (Kind::Recv, Bytes::Nowhere)
@@ -410,7 +506,7 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
                 touched(pid, tid, state);
                 state_fact(pid, tid, Kind::Accept, 0, &socket, result as i32, 0);
             }
-            return false;
+            return Then::Done;
         }
         WatchedCall::Connect => {
             if (result == 0 || result == -EINPROGRESS)
@@ -420,7 +516,7 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
                 context::state_if_changed(pid, tid, state);
                 state_fact(pid, tid, Kind::Connect, 0, &socket, fd, 0);
             }
-            return false;
+            return Then::Done;
         }
         WatchedCall::Map => {
             // Anonymous memory is never mapped executable by a loader; whether
@@ -432,29 +528,42 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
                     Loss::RingFullTask,
                 );
             }
-            return false;
+            return Then::Done;
         }
         WatchedCall::Shutdown
         | WatchedCall::Close
         | WatchedCall::WaitEpoll
         | WatchedCall::WaitPoll
-        | WatchedCall::WaitSelect => return false,
+        | WatchedCall::WaitSelect
+        | WatchedCall::Futex => return Then::Done,
+    };
+    let fell_short = matches!(call, WatchedCall::Send) && result != args[2] as i64;
+    if result < 0 && !is_final(-result) && !fell_short {
+        return Then::Done;
+    }
+    let Some(file) = open_file(fd) else {
+        return Then::Done;
+    };
+    // What threads tell each other is no connection.
+    let Some(socket) = file.stream_socket().filter(|socket| !socket.is_nameless()) else {
+        return if fell_short || (result > 0 && matches!(kind, Kind::Recv)) {
+            Then::Handover
+        } else {
+            Then::Done
+        };
     };
     if result < 0 && !is_final(-result) {
-        return false;
+        return Then::Done;
     }
-    let Some(socket) = stream_socket(fd) else {
-        return false;
-    };
     if result < 0 {
         state_fact(pid, tid, Kind::SocketError, 0, &socket, fd, -result as u32);
-        return false;
+        return Then::Done;
     }
     if result == 0 && matches!(kind, Kind::Send) {
-        return false;
+        return Then::Done;
     }
     let Some(state) = thread_state(tid) else {
-        return false;
+        return Then::Done;
     };
     touched(pid, tid, state);
     let in_tls_call = state.tls.sp != 0;
@@ -484,7 +593,7 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
         kind: kind as u16,
         flags: if in_tls_call { FLAG_IN_TLS_CALL } else { 0 },
     };
-    true
+    Then::Bytes
 }
 
 /// Errors after which the connection is of no more use.
@@ -497,14 +606,16 @@ fn is_final(errno: i64) -> bool {
         || errno == ENOTCONN
 }
 
-/// The thread takes part in a connection: the context in which it does is
-/// stated before, and again before whatever it does next; so is what it has
-/// allocated until now, and its next wait.
+/// The thread takes part in a connection, or was woken for work: the context in
+/// which it does is stated before, and again before whatever it does next; so is
+/// what it has allocated until now, and its next wait.
 #[inline(always)]
 pub fn touched(pid: u32, tid: u32, state: &mut ThreadState) {
     context::state_if_changed(pid, tid, state);
     counter::state_if_changed(pid, tid, state);
     state.active = 1;
+    state.takes_part = 1;
+    state.slept_at = 0;
     state.entered = ANEW;
 }
 

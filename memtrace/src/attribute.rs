@@ -290,10 +290,12 @@ impl Attributor {
             EventBody::Wake(Handover {
                 key,
                 kind: HandoverKind::Channel,
+                ..
             }) => self.given(pid, tid, *key, out),
             EventBody::Woken(Handover {
                 key,
                 kind: HandoverKind::Channel,
+                ..
             }) => self.taken(pid, tid, *key, out),
             EventBody::Wake(_) | EventBody::Sleep(_) | EventBody::Woken(_) => {}
             EventBody::Context {

@@ -99,7 +99,7 @@
 //! | 23 | ContextMade | context (address), parent, kind (`ContextKind`'s wire id) |
 //! | 24 | Clock | nothing |
 //! | 25 | Messages | stream, count, that many messages |
-//! | 26, 27, 28 | Wake, Sleep, Woken | key (address), kind (`HandoverKind`'s wire id) |
+//! | 26, 27, 28 | Wake, Sleep, Woken | key (address), kind (`HandoverKind`'s wire id); unless it is a channel: amount, flags (alone) |
 //! | 29 | Counter | kind (`CounterKind`'s wire id), value, peak |
 //! | 30 | ManagedAlloc | size (sizes), type (address) |
 //! | 31 | TypeName | type (address), name (text) |

@@ -9,9 +9,10 @@ use std::mem::offset_of;
 
 use memtrace_common::event::{
     Addresses, AllocRecord, ContextKind, ContextRecord, CounterKind, CounterRecord, DataHead,
-    DataTiny, FLAG_FOLLOWED, FLAG_IN_TLS_CALL, FLAG_LAST, FLAG_MORE, FLAG_PROCESS, FLAG_TLS,
-    FLAG_UNREADABLE, FreeRecord, HandoverKind, HandoverRecord, Header, Kind, ManagedAllocRecord,
-    ReallocRecord, SocketRecord, TaskRecord, TlsCall, TlsRecord, WaitKind, WaitRecord,
+    DataTiny, FLAG_EMPTY, FLAG_FOLLOWED, FLAG_IN_TLS_CALL, FLAG_LAST, FLAG_MORE, FLAG_PROCESS,
+    FLAG_TLS, FLAG_UNREADABLE, FreeRecord, HandoverKind, HandoverRecord, Header, Kind,
+    ManagedAllocRecord, ReallocRecord, SocketRecord, TaskRecord, TlsCall, TlsRecord, WaitKind,
+    WaitRecord,
 };
 use memtrace_common::limits::TAIL;
 use thiserror::Error;
@@ -184,6 +185,8 @@ pub fn record(bytes: &[u8]) -> Result<RawEvent, DecodeError> {
             let handover = Handover {
                 key: fields.u64(offset_of!(HandoverRecord, key)),
                 kind: HandoverKind::from_wire(through).ok_or_else(|| unknown(through))?,
+                amount: fields.u32(offset_of!(HandoverRecord, amount)),
+                alone: flags & FLAG_EMPTY != 0,
             };
             match kind {
                 Kind::Wake => EventBody::Wake(handover),

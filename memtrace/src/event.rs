@@ -305,10 +305,15 @@ pub struct Data {
 /// One thread wakes another that waits for the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Handover {
-    /// What both know: a futex's address, a pipe's inode number, a descriptor.
+    /// What both know, by its kind: see [`HandoverKind`].
     pub key: u64,
     /// Through what.
     pub kind: HandoverKind,
+    /// How much, by its kind: see [`HandoverKind`]. `Sleep`: 0. `Wake` with 0:
+    /// what the thread had just stated has not happened.
+    pub amount: u32,
+    /// `Wake`: nothing was there to be read before.
+    pub alone: bool,
 }
 
 /// A traced process as `/proc` shows it.

@@ -22,3 +22,4 @@ pub mod sys;
 pub mod target;
 pub mod tls;
 pub mod tracer;
+pub mod turns;

@@ -143,13 +143,16 @@ impl Links {
         self.attach_raw_tracepoints(kernel, &programs)
     }
 
-    /// Watches system calls: libraries being mapped and, with `sockets`, socket
-    /// calls.
+    /// Watches system calls: libraries being mapped, threads that wake each
+    /// other and, with `sockets`, socket calls.
     ///
     /// # Errors
     /// The kernel has no system call tracepoints, or refuses them.
     pub fn attach_system_calls(&mut self, kernel: &mut Kernel, sockets: bool) -> io::Result<()> {
-        let mut watched = vec![(libc::SYS_mmap, WatchedCall::Map)];
+        let mut watched = vec![
+            (libc::SYS_mmap, WatchedCall::Map),
+            (libc::SYS_futex, WatchedCall::Futex),
+        ];
         if sockets {
             watched.extend(SYSTEM_CALLS);
         }

@@ -164,6 +164,11 @@ pub fn kernel_offsets(bytes: &[u8]) -> Result<KernelOffsets, BtfError> {
         btf.offset(structure, member)?
             .ok_or(BtfError::Missing(structure, member))
     };
+    // What a kernel can be built without, or has in a module: 0 if it is not
+    // there, which none of these members is at.
+    let may = |structure: &'static str, member: &'static str| -> Result<u32, BtfError> {
+        Ok(btf.offset(structure, member)?.unwrap_or(0))
+    };
     // file.f_count became file.f_ref in 6.13 (a9ad9a3b7bb6), which counts the
     // last reference as 0 (FILE_REF_ONEREF) instead of 1.
     let (file_count, file_count_one) = match btf.offset("file", "f_ref")? {
@@ -208,6 +213,19 @@ pub fn kernel_offsets(bytes: &[u8]) -> Result<KernelOffsets, BtfError> {
             (Some(thread), Some(fsbase)) => thread + fsbase,
             (None, _) | (_, None) => 0,
         },
+        inode_pipe: need("inode", "i_pipe")?,
+        pipe_head: need("pipe_inode_info", "head")?,
+        pipe_tail: need("pipe_inode_info", "tail")?,
+        file_flags: need("file", "f_flags")?,
+        file_dentry: need("file", "f_path")? + need("path", "dentry")?,
+        dentry_name: need("dentry", "d_name")? + need("qstr", "name")?,
+        eventfd_count: may("eventfd_ctx", "count")?,
+        eventfd_id: may("eventfd_ctx", "id")?,
+        sock_queued: need("sock", "sk_receive_queue")? + need("sk_buff_head", "qlen")?,
+        sock_socket: need("sock", "sk_socket")?,
+        socket_inode: need("socket_alloc", "vfs_inode")?,
+        unix_peer: may("unix_sock", "peer")?,
+        unix_name: may("unix_sock", "addr")?,
     })
 }
 

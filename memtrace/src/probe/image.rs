@@ -7,6 +7,7 @@
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::{fd::AsRawFd as _, unix::fs::FileExt as _},
     path::PathBuf,
 };
@@ -144,6 +145,13 @@ impl Image {
     /// A dynamic symbol's address in the file's own numbering.
     pub fn symbol(&self, name: &str) -> Option<u64> {
         self.known(name).map(|symbol| symbol.address)
+    }
+
+    /// Where a variable is in the process, by its symbol.
+    pub fn variable(&self, name: &str) -> Option<Range<u64>> {
+        let symbol = self.known(name)?;
+        let start = self.in_process(symbol.address);
+        Some(start..start.saturating_add(symbol.size))
     }
 
     fn known(&self, name: &str) -> Option<&Symbol> {

@@ -345,6 +345,8 @@ impl Kernel {
             ("NEXT", 0, "syscall_returned"),
             ("NEXT", 1, "syscall_bytes"),
             ("NEXT", 2, "syscall_frames"),
+            ("NEXT", 3, "handover_entered"),
+            ("NEXT", 4, "handover_returned"),
             ("NEXT_PROBE", 0, "probe_bytes"),
             ("NEXT_PROBE", 1, "probe_frames"),
         ] {
@@ -439,7 +441,7 @@ fn make_maps(object: &Object, ring_bytes: u32) -> Result<HashMap<String, Map>, L
         let map = match name.as_str() {
             "EVENTS" => Map::RingBuf(data),
             "TARGETS" | "THREADS" => Map::HashMap(data),
-            "HTTP2" => Map::LruHashMap(data),
+            "FUTEXES" | "HTTP2" => Map::LruHashMap(data),
             "LOST" => Map::PerCpuArray(data),
             "NEXT" => Map::ProgramArray(data),
             _ => Map::Array(data),

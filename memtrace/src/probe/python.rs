@@ -162,8 +162,6 @@ fn read(pid: u32, mut image: Image, runtime: u64, name: &str) -> Result<Python, 
             thread_state_at: located.thread_state_at,
             context_offset: located.context,
             thread_id_offset: located.thread_id,
-            locks_from: located.locks.start,
-            locks_until: located.locks.end,
             ..Target::default()
         },
         makers,

@@ -5,7 +5,9 @@
 //! being read, in words. A runtime that is not known in every detail is left
 //! alone and named.
 
-use super::{attach::Links, greenlet, load::Kernel, python, runtime::go};
+use memtrace_common::config::Target;
+
+use super::{attach::Links, greenlet, load::Kernel, python, runtime::go, turns};
 use crate::event::{ASYNCIO_UNTOLD, GREENLETS_UNTOLD};
 
 /// What has become of the runtimes of a process.
@@ -13,6 +15,8 @@ use crate::event::{ASYNCIO_UNTOLD, GREENLETS_UNTOLD};
 pub struct Runtimes {
     /// CPython is read, or cannot be.
     python: bool,
+    /// Which futexes are the runtime's own is known.
+    turns: bool,
     /// greenlet is followed, or cannot be.
     greenlet: bool,
     go: go::Followed,
@@ -37,6 +41,20 @@ impl Runtimes {
                 .and_then(|python| read_contexts(kernel, links, pid, &python))
             {
                 self.trouble.push(format!("{ASYNCIO_UNTOLD}: {error}"));
+            }
+        }
+        if !self.turns
+            && let Ok(Some(own)) = turns::of_process(pid)
+        {
+            self.turns = true;
+            let told = kernel.change_target(pid, |target| Target {
+                locks_from: own.start,
+                locks_until: own.end,
+                ..target
+            });
+            if let Err(error) = told {
+                self.trouble
+                    .push(format!("threads that wake each other mislead: {error}"));
             }
         }
         if !self.greenlet
@@ -113,7 +131,18 @@ fn read_contexts(
     links
         .attach_contexts(kernel, pid, python)
         .map_err(|error| error.to_string())?;
+    let Target {
+        thread_state_at,
+        context_offset,
+        thread_id_offset,
+        ..
+    } = python.target;
     kernel
-        .set_target(pid, python.target)
+        .change_target(pid, |target| Target {
+            thread_state_at,
+            context_offset,
+            thread_id_offset,
+            ..target
+        })
         .map_err(|error| error.to_string())
 }

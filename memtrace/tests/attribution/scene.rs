@@ -15,6 +15,15 @@ use memtrace::{
 pub const PID: u32 = 100;
 pub const GOROUTINE: ContextKind = ContextKind::Goroutine;
 
+fn channel(key: u64) -> Handover {
+    Handover {
+        key,
+        kind: HandoverKind::Channel,
+        amount: 0,
+        alone: false,
+    }
+}
+
 /// Events in their order, all of one process.
 #[derive(Default)]
 pub struct Scene {
@@ -184,13 +193,11 @@ impl Scene {
     }
 
     pub fn gives(&mut self, tid: u32, taker: u64) {
-        let kind = HandoverKind::Channel;
-        self.say(tid, EventBody::Wake(Handover { key: taker, kind }));
+        self.say(tid, EventBody::Wake(channel(taker)));
     }
 
     pub fn takes(&mut self, tid: u32, giver: u64) {
-        let kind = HandoverKind::Channel;
-        self.say(tid, EventBody::Woken(Handover { key: giver, kind }));
+        self.say(tid, EventBody::Woken(channel(giver)));
     }
 
     /// Bytes by route, or by reason in brackets.

@@ -250,7 +250,14 @@ fn of_runtimes() -> impl Strategy<Value = EventBody> {
             HandoverKind::Pipe,
             HandoverKind::Channel,
         ]);
-        (1..4_u64, through).prop_map(|(key, kind)| Handover { key, kind })
+        (1..4_u64, through, 0..3_u32, any::<bool>()).prop_map(|(key, kind, amount, alone)| {
+            Handover {
+                key,
+                kind,
+                amount,
+                alone,
+            }
+        })
     };
     let counter = select(vec![CounterKind::ThreadAllocated, CounterKind::RequestHeap]);
     prop_oneof![

@@ -334,10 +334,21 @@ impl Decoder {
     }
 
     fn handover(&mut self) -> Result<Handover, Malformed> {
+        let key = self.address_number()?;
+        let kind = HandoverKind::from_wire(small(self.fact()?)?)
+            .ok_or(Malformed("a hand-over is of no known kind"))?;
+        let (amount, alone) = match kind {
+            HandoverKind::Channel => (0, false),
+            HandoverKind::Futex
+            | HandoverKind::Pipe
+            | HandoverKind::EventFd
+            | HandoverKind::SocketPair => (small(self.fact()?)?, self.flags(1)? != 0),
+        };
         Ok(Handover {
-            key: self.address_number()?,
-            kind: HandoverKind::from_wire(small(self.fact()?)?)
-                .ok_or(Malformed("a hand-over is of no known kind"))?,
+            key,
+            kind,
+            amount,
+            alone,
         })
     }
 

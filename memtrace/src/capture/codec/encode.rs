@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use memtrace_common::event::Addresses;
+use memtrace_common::event::{Addresses, HandoverKind};
 
 use super::super::column::{Column, ColumnsOut, zigzag};
 use super::{History, TAG_EARLIER, TAG_THREAD, Tag};
@@ -219,9 +219,18 @@ impl Encoder {
                 self.fact(*kind as u64);
             }
             EventBody::Wake(handover) | EventBody::Sleep(handover) | EventBody::Woken(handover) => {
-                let Handover { key, kind } = handover;
+                let Handover {
+                    key,
+                    kind,
+                    amount,
+                    alone,
+                } = handover;
                 self.address(*key);
                 self.fact(*kind as u64);
+                if *kind != HandoverKind::Channel {
+                    self.fact(u64::from(*amount));
+                    self.fact(u64::from(*alone));
+                }
             }
             EventBody::Counter { kind, value, peak } => {
                 self.fact(*kind as u64);

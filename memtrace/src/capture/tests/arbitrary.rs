@@ -54,6 +54,8 @@ pub(super) fn every_kind() -> Vec<Event> {
     let handover = Handover {
         key: 0x7f00_1234_0000,
         kind: HandoverKind::Pipe,
+        amount: 8,
+        alone: true,
     };
     let socket = fact.socket;
     let bodies = vec![
@@ -356,9 +358,18 @@ fn handover() -> impl Strategy<Value = Handover> {
         Just(HandoverKind::Futex),
         Just(HandoverKind::Pipe),
         Just(HandoverKind::EventFd),
-        Just(HandoverKind::Channel)
+        Just(HandoverKind::Channel),
+        Just(HandoverKind::SocketPair)
     ];
-    (any::<u64>(), kind).prop_map(|(key, kind)| Handover { key, kind })
+    (any::<u64>(), kind, any::<u32>(), any::<bool>()).prop_map(|(key, kind, amount, alone)| {
+        let is_channel = kind == HandoverKind::Channel;
+        Handover {
+            key,
+            kind,
+            amount: if is_channel { 0 } else { amount },
+            alone: alone && !is_channel,
+        }
+    })
 }
 
 fn of_runtimes() -> impl Strategy<Value = EventBody> {

@@ -10,8 +10,6 @@
 //! itself (`struct _Py_DebugOffsets`, `pycore_debug_offsets.h`), which is
 //! believed instead.
 
-use std::ops::Range;
-
 use super::PythonError;
 use crate::probe::image::Memory;
 
@@ -24,8 +22,6 @@ pub struct Located {
     pub context: u32,
     /// `PyThreadState.thread_id`, bytes into the state.
     pub thread_id: u32,
-    /// The GIL's own lock and conditions.
-    pub locks: Range<u64>,
 }
 
 /// Offsets of one version, bytes.
@@ -52,21 +48,18 @@ enum Interpreter {
     LastOf(u64, u64),
 }
 
-/// Where the GIL is, and the running thread's state.
+/// Where the running thread's state is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gil {
-    /// In `_PyRuntime`, and the state at `gilstate.tstate_current` there.
-    InRuntime { gil: u64, current: u64 },
-    /// Where the interpreter says (`ceval.gil`), and the state in its
-    /// `last_holder`.
+    /// In `_PyRuntime`, at `gilstate.tstate_current`.
+    InRuntime { current: u64 },
+    /// In the `last_holder` of the GIL, which is where the interpreter says
+    /// (`ceval.gil`).
     OfInterpreter { gil: u64 },
 }
 
 /// `last_holder` in `struct _gil_runtime_state`, behind `interval`.
 const GIL_LAST_HOLDER: u64 = 8;
-/// `sizeof(struct _gil_runtime_state)` with the C libraries of x86-64, 3.8 to
-/// 3.14: two mutexes of 40 bytes, two conditions of 48, and 32 bytes before.
-const GIL_BYTES: u64 = 208;
 /// `ob_type` of an object and `tp_name` of a type, in builds with a GIL.
 const OB_TYPE: u64 = 8;
 const TP_NAME: u64 = 24;
@@ -77,10 +70,10 @@ const WALK_MAX: usize = 1024;
 /// state that is on its way.
 const LOOKS: usize = 5;
 
-const fn before_3_11(gil: u64, current: u64) -> Layout {
+const fn before_3_11(current: u64) -> Layout {
     Layout {
         interpreter: Interpreter::At(40),
-        gil: Gil::InRuntime { gil, current },
+        gil: Gil::InRuntime { current },
         threads: 8,
         next: 8,
         interp: 16,
@@ -92,14 +85,11 @@ const fn before_3_11(gil: u64, current: u64) -> Layout {
 /// The layout of a version that does not describe itself.
 fn table(minor: u32) -> Option<Layout> {
     Some(match minor {
-        8 => before_3_11(1152, 1368),
-        9 | 10 => before_3_11(352, 568),
+        8 => before_3_11(1368),
+        9 | 10 => before_3_11(568),
         11 => Layout {
             interpreter: Interpreter::At(48),
-            gil: Gil::InRuntime {
-                gil: 360,
-                current: 576,
-            },
+            gil: Gil::InRuntime { current: 576 },
             threads: 16,
             next: 8,
             interp: 16,
@@ -225,13 +215,11 @@ fn described(
 fn located(memory: &impl Memory, runtime: u64, layout: &Layout) -> Result<Located, PythonError> {
     let interpreter = interpreter(memory, runtime, layout.interpreter)?;
     check_threads(memory, interpreter, layout)?;
-    let (gil, thread_state_at) = match layout.gil {
-        Gil::InRuntime { gil, current } => {
-            (runtime.wrapping_add(gil), runtime.wrapping_add(current))
-        }
+    let thread_state_at = match layout.gil {
+        Gil::InRuntime { current } => runtime.wrapping_add(current),
         Gil::OfInterpreter { gil } => {
             let gil = pointer(memory, interpreter.wrapping_add(gil))?;
-            (gil, gil.wrapping_add(GIL_LAST_HOLDER))
+            gil.wrapping_add(GIL_LAST_HOLDER)
         }
     };
     let small = |offset: u64| {
@@ -241,7 +229,6 @@ fn located(memory: &impl Memory, runtime: u64, layout: &Layout) -> Result<Locate
         thread_state_at,
         context: small(layout.context)?,
         thread_id: small(layout.thread_id)?,
-        locks: gil..gil.saturating_add(GIL_BYTES),
     })
 }
 
