@@ -40,6 +40,7 @@ mod carried;
 mod connection;
 mod counter;
 mod goroutine;
+mod handover;
 mod process;
 mod reason;
 mod series;
@@ -62,6 +63,7 @@ use crate::{
 use buffer::Buffers;
 use connection::{AfterWrite, Caller, ConnRef, Connections, Moment, Turn};
 use counter::Counters;
+use handover::Places;
 use process::Processes;
 use strand::{Accepted, BETWEEN, Origin, Reading, Records, StrandId, Strands, Thread};
 use tls::{Call, Moved};
@@ -83,6 +85,8 @@ pub struct Attributor {
     strands: Strands,
     connections: Connections,
     counters: Counters,
+    /// Where threads wait for each other.
+    places: Places,
     overflow_told: u64,
     implausible_told: u64,
     untold_told: u64,
@@ -158,6 +162,7 @@ impl Attributor {
                 if let Some(thread) = self.strands.thread_mut(tid) {
                     thread.buffers.freed(*addr);
                 }
+                self.places.forget(process, *addr);
                 out.push(Attributed::Free {
                     process,
                     addr: *addr,
@@ -250,11 +255,13 @@ impl Attributor {
             EventBody::Exec { start_ns: _ } => {
                 let index = self.processes.of_pid(pid, out);
                 self.strands.end_process(index, out);
+                self.places.end_process(index);
                 self.connections.exec(index, ts_ns, out);
                 out.push(Attributed::ProcessExec { index });
             }
             EventBody::Exit { process } => {
                 self.strands.end_thread(tid, out);
+                self.places.end_thread(tid);
                 self.counters.end(tid);
                 if *process {
                     self.end_process(pid, ts_ns, out);
@@ -297,7 +304,9 @@ impl Attributor {
                 kind: HandoverKind::Channel,
                 ..
             }) => self.taken(pid, tid, *key, out),
-            EventBody::Wake(_) | EventBody::Sleep(_) | EventBody::Woken(_) => {}
+            EventBody::Wake(handover) => self.wakes(pid, tid, handover, out),
+            EventBody::Sleep(handover) => self.sleeps(pid, tid, handover, out),
+            EventBody::Woken(handover) => self.woken(pid, tid, handover, out),
             EventBody::Context {
                 context,
                 kind: ContextKind::Goroutine,
@@ -364,6 +373,7 @@ impl Attributor {
     fn end_process(&mut self, pid: u32, ts_ns: u64, out: &mut Vec<Attributed>) {
         if let Some(index) = self.processes.ended(pid) {
             self.strands.end_process(index, out);
+            self.places.end_process(index);
             self.connections.end_process(index, ts_ns, out);
             out.push(Attributed::ProcessEnd { index });
         }
@@ -424,6 +434,7 @@ impl Attributor {
 
     fn credit(&mut self, pid: u32, tid: u32, out: &mut Vec<Attributed>) -> (ProcessIndex, Credit) {
         let process = self.begin_thread(pid, tid, out);
+        self.stir(tid, out);
         if self.strands.interleaves(tid) && self.processes.has_untold_tasks(process) {
             return (process, Credit::Reason(Reason::TasksUntold));
         }
@@ -482,8 +493,11 @@ impl Attributor {
         process
     }
 
-    /// A thread made while a connection is set up is made to serve it.
+    /// A thread made while a connection is set up is made to serve it; another
+    /// one works for whom its maker works.
     fn thread_begins(&mut self, parent_tid: u32, tid: u32, out: &mut Vec<Attributed>) {
+        self.places.end_thread(tid);
+        self.stir(parent_tid, out);
         if let Some(parent) = self.strands.thread(parent_tid)
             && parent.own.presumes(Reason::ConnectionSetup)
         {
@@ -499,6 +513,8 @@ impl Attributor {
                 ..*parent
             };
             self.strands.inherit(tid, thread, out);
+        } else {
+            self.inherit(parent_tid, tid, out);
         }
     }
 
@@ -522,6 +538,9 @@ impl Attributor {
         let first = !std::mem::replace(&mut thread.served, true);
         let first = self.is_first_of_goroutine(tid).unwrap_or(first);
         let proven = match proven {
+            None if first && self.places.has_waited(tid) => {
+                Some(Owner::Reason(Reason::ReceiveBuffer))
+            }
             None if first && attached => Some(Owner::Reason(Reason::BeforeFirstHead)),
             proven => proven,
         };
@@ -562,6 +581,12 @@ impl Attributor {
         let Some((conn, turn)) = self.connections.data(data, process, tls_is_read, out) else {
             return;
         };
+        match turn {
+            Turn::Wrote(request, _) | Turn::To(Owner::Request(Claim { request, .. })) => {
+                self.proves(tid, request, out);
+            }
+            _ => self.stir(tid, out),
+        }
         let strand = self.strands.current(tid);
         // A callback that is set up to read later does nothing else before.
         deciphered |= matches!(data.stream, StreamId::Tls(_))
@@ -575,10 +600,14 @@ impl Attributor {
             Turn::Answered(caller) => self.answered(pid, tid, strand, conn, caller, out),
             Turn::To(owner) => {
                 self.processes.set_served(process);
-                let claimed = self.strands.doing(strand).and_then(Doing::claimed);
+                let claimed = self.sure_claim(strand);
+                let is_given = self.strands.doing(strand).is_some_and(|doing| {
+                    doing.is_handed_over() || doing.presumes(Reason::Ambiguous)
+                });
                 let proven = match claimed {
-                    // What was done since the records came was for what they say.
-                    None if deciphered => Some(owner),
+                    // What was done since the records came was for what they say,
+                    // and so was what a thread had done that was given them.
+                    None if deciphered || is_given => Some(owner),
                     _ if self.is_idle(strand) => Some(Owner::Reason(Reason::ReceiveBuffer)),
                     _ => None,
                 };
@@ -587,6 +616,9 @@ impl Attributor {
                     Owner::Reason(reason) => Doing::Reason(reason),
                 };
                 self.turn(pid, tid, next, proven, out);
+                if let Owner::Request(claim) = owner {
+                    self.worked_for(tid, claim.request);
+                }
                 if let (Owner::Request(claim), Direction::Recv) = (owner, data.direction) {
                     let request = claim.request;
                     self.learn(tid, strand, conn, Some(request));
@@ -650,6 +682,10 @@ impl Attributor {
                 };
                 let proven = (!self.is_for_several(strand)).then_some(proven);
                 self.turn(pid, tid, next, proven, out);
+                self.worked_for(tid, wrote);
+                if after == AfterWrite::Ended {
+                    self.places.done(tid);
+                }
                 self.learn(tid, strand, conn, None);
                 self.learn_which(strand, conn, wrote);
             }
@@ -778,13 +814,13 @@ impl Attributor {
 
     /// Whether it is clear that a strand works for another request.
     fn works_for_another(&self, strand: StrandId, request: RequestId) -> bool {
-        let claimed = self.strands.doing(strand).and_then(Doing::claimed);
+        let claimed = self.sure_claim(strand);
         claimed.is_some_and(|claimed| claimed != request)
     }
 
     /// Something was asked of another server: the answer is for the same.
     fn asked(&mut self, strand: StrandId, conn: ConnRef, opened: bool, out: &mut Vec<Attributed>) {
-        let claimed = self.strands.doing(strand).and_then(Doing::claimed);
+        let claimed = self.sure_claim(strand);
         let caller = match claimed {
             Some(request) => Some(Caller::Request(request)),
             None => {
@@ -862,7 +898,7 @@ impl Attributor {
             Caller::Work(work) => match self.strands.works.owner(work) {
                 Some(Owner::Request(claim)) => Doing::request(claim.request, How::Backend),
                 Some(Owner::Reason(_)) => BETWEEN,
-                None => Doing::following(work),
+                None => Doing::following(work, How::Backend),
             },
         };
         let request = next.claimed();
@@ -1015,8 +1051,11 @@ impl Attributor {
             Some(doing) => match doing.claimed() {
                 Some(request) => self.connections.owes(socket, request),
                 // After a response, or with nothing to do: whatever the
-                // connection, the thread is done with it.
-                None => true,
+                // connection, the thread is done with it; unless it asked
+                // something there since, for whomever that was.
+                None => !doing
+                    .work()
+                    .is_some_and(|work| self.connections.was_asked_in(socket, work)),
             },
             None => false,
         };
@@ -1030,8 +1069,9 @@ impl Attributor {
         let for_new_events = match kind {
             WaitKind::Epoll | WaitKind::Accept => true,
             WaitKind::Poll => descriptors > 1,
-            // The highest descriptor says nothing of how many there are.
-            WaitKind::Select => false,
+            // The highest descriptor says nothing of how many there are; but who
+            // has handed its request over does not wait on its behalf.
+            WaitKind::Select => self.places.has_given(tid),
         };
         let Some(thread) = self.strands.thread_mut(tid) else {
             return;
@@ -1042,9 +1082,12 @@ impl Attributor {
         let own = thread.own;
         let in_request = match own {
             Doing::Open { asked: true, .. } => true,
-            own => own.claimed().is_some(),
+            own => own.claimed().is_some() || own.is_following() || own.presumes(Reason::Ambiguous),
         };
         let (process, context) = (thread.process, thread.context);
+        if for_new_events || (!in_request && context.is_none()) {
+            self.places.polls(tid);
+        }
         if for_new_events {
             self.strands.turns += 1;
             self.connections.end_answered(process, out);
@@ -1198,12 +1241,14 @@ impl Attributor {
                     Doing::request(claim.request, How::Context)
                 }
                 Some(Owner::Reason(_)) => return,
-                None => Doing::following(work),
+                None => Doing::following(work, How::Context),
             },
             Origin::Unknown | Origin::Shared => match reading {
                 // The first context after bytes were received is that of
                 // whoever reads them.
                 Some(reading) => Doing::request(reading.request, How::Received),
+                // What a thread was given it does in a context of its own.
+                None if doing.is_handed_over() => return,
                 None if doing.claimed().is_some() => BETWEEN,
                 // The records have been taken in.
                 None if doing.presumes(Reason::TlsHandshake) => BETWEEN,
@@ -1231,6 +1276,7 @@ impl Attributor {
         out: &mut Vec<Attributed>,
     ) {
         let process = self.begin_thread(pid, tid, out);
+        self.stir(tid, out);
         let maker = match parent {
             0 => self.strands.current(tid),
             parent => StrandId::Context(process, parent),
@@ -1253,7 +1299,7 @@ impl Attributor {
             }
             Some(None) | None => None,
         };
-        let claimed = self.strands.doing(maker).and_then(Doing::claimed);
+        let claimed = self.sure_claim(maker);
         let origin = match (claimed, accepted, of_maker) {
             (Some(request), _, _) => Origin::Request(request),
             (None, Some(conn), _) => Origin::Connection(conn),
@@ -1268,5 +1314,10 @@ impl Attributor {
         };
         self.strands
             .make_context(process, context, kind, origin, out);
+        // A thread of a pool that sets up something for others to do tells them
+        // of what it has done.
+        if kind == ContextKind::Python {
+            self.tells(tid);
+        }
     }
 }

@@ -527,6 +527,13 @@ impl Connections {
         }
     }
 
+    /// Whether something was asked of another server there in this stretch of
+    /// work.
+    pub fn was_asked_in(&self, socket: SocketId, work: WorkId) -> bool {
+        let conn = self.conns.get(&Key::Socket(socket));
+        conn.is_some_and(|conn| conn.caller == Some(Caller::Work(work)))
+    }
+
     /// A descriptor was closed. Returns the requests' owner-independent answer:
     /// whether the connection is gone.
     pub fn close(

@@ -61,7 +61,7 @@ impl Attributor {
             Origin::Connection(conn) if self.connections.is_unused(conn) => {
                 Doing::unknown(Reason::ConnectionSetup)
             }
-            Origin::Work(work) => Doing::following(work),
+            Origin::Work(work) => Doing::following(work, How::Context),
             Origin::Connection(_) | Origin::OneOf(_) | Origin::Unknown | Origin::Shared => return,
         };
         let strand = StrandId::Context(process, goroutine);
@@ -113,7 +113,7 @@ impl Attributor {
                     Doing::request(request, How::HandedOver),
                 ),
                 None => match self.strands.refer(giver, out) {
-                    Some(work) => (Origin::Work(work), Doing::following(work)),
+                    Some(work) => (Origin::Work(work), Doing::following(work, How::Context)),
                     None => (Origin::Unknown, IDLE),
                 },
             };

@@ -445,7 +445,20 @@ impl Strands {
         self.begun.get(&tid).is_some_and(|begun| *begun > 1)
     }
 
-    /// The request has ended: who still works for it only cleans up.
+    /// Whether a strand works for what its thread was woken for, which another
+    /// thread may have taken.
+    pub fn is_given(&self, strand: StrandId) -> bool {
+        let may_be = match strand {
+            StrandId::Thread(_) => true,
+            StrandId::Context(process, context) => self
+                .context(process, context)
+                .is_some_and(|context| context.kind == ContextKind::Python),
+        };
+        may_be && self.doing(strand).is_some_and(Doing::is_handed_over)
+    }
+
+    /// The request has ended: who still works for it only cleans up. (Who was
+    /// woken for it may work for another one; that is told later.)
     pub fn release(&mut self, request: RequestId, out: &mut Vec<Attributed>) {
         let Some(Claims { process, strands }) = self.claims.remove(&request) else {
             return;
@@ -465,10 +478,23 @@ impl Strands {
                     self.begun.remove(&tid);
                 }
             }
-            if self.doing(strand).and_then(Doing::claimed) == Some(request) {
+            let claimed = self.doing(strand).and_then(Doing::claimed);
+            if claimed == Some(request) && !self.is_given(strand) {
                 let next = Doing::request(request, How::Afterwards);
                 self.turn(strand, next, None, out);
             }
+        }
+    }
+
+    /// Nothing will tell whose work was done on a strand; see [`Works::give_up`].
+    pub fn dispute(
+        &mut self,
+        strand: StrandId,
+        candidates: [RequestId; 2],
+        out: &mut Vec<Attributed>,
+    ) {
+        if let Some((doing, works)) = self.split(strand) {
+            works.give_up(doing, candidates, out);
         }
     }
 
@@ -575,7 +601,12 @@ mod tests {
         let first = strands
             .refer(StrandId::Thread(1), &mut out)
             .expect("open work");
-        strands.turn(StrandId::Thread(2), Doing::following(first), None, &mut out);
+        strands.turn(
+            StrandId::Thread(2),
+            Doing::following(first, How::Context),
+            None,
+            &mut out,
+        );
         let credit = strands.credit(2, &mut out);
         strands.turn(StrandId::Thread(2), BETWEEN, None, &mut out);
         out.clear();

@@ -30,8 +30,10 @@ pub enum Doing {
         /// Its owner if nothing else is learnt.
         presumed: Owner,
         /// The stretch that it was done because of, if nobody knows yet whose
-        /// that is.
-        follows: Option<WorkId>,
+        /// that is, and by which rule.
+        follows: Option<(WorkId, How)>,
+        /// Requests of which it can be, if nothing better is learnt.
+        candidates: Option<[RequestId; 2]>,
         /// Something was asked of another server: a wait for the answer is part
         /// of it.
         asked: bool,
@@ -45,6 +47,7 @@ impl Doing {
             work: None,
             presumed: Owner::Request(Claim { request, how }),
             follows: None,
+            candidates: None,
             asked: false,
         }
     }
@@ -55,16 +58,34 @@ impl Doing {
             work: None,
             presumed: Owner::Reason(reason),
             follows: None,
+            candidates: None,
             asked: false,
         }
     }
 
     /// Work because of a stretch of which nobody knows yet whose it is.
-    pub const fn following(work: WorkId) -> Doing {
+    pub const fn following(work: WorkId, how: How) -> Doing {
         Doing::Open {
             work: None,
             presumed: Owner::Reason(Reason::BetweenRequests),
-            follows: Some(work),
+            follows: Some((work, how)),
+            candidates: None,
+            asked: false,
+        }
+    }
+
+    /// Work for one of these requests, if any are known, or for another.
+    pub fn one_of(requests: &[RequestId]) -> Doing {
+        let candidates = match *requests {
+            [] => None,
+            [one] => Some([one, one]),
+            [first, second, ..] => Some([first, second]),
+        };
+        Doing::Open {
+            work: None,
+            presumed: Owner::Reason(Reason::Ambiguous),
+            follows: None,
+            candidates,
             asked: false,
         }
     }
@@ -92,6 +113,49 @@ impl Doing {
         }
     }
 
+    /// The request whose it is if nothing else is learnt.
+    pub fn presumed_request(&self) -> Option<RequestId> {
+        self.presumed_claim().map(|claim| claim.request)
+    }
+
+    /// Whether it was handed over by another thread.
+    pub fn is_handed_over(&self) -> bool {
+        self.presumed_claim()
+            .is_some_and(|claim| claim.how == How::HandedOver)
+    }
+
+    /// Whether it comes after a response.
+    pub fn is_afterwards(&self) -> bool {
+        self.presumed_claim()
+            .is_some_and(|claim| claim.how == How::Afterwards)
+    }
+
+    /// Whether it is done because of other work.
+    pub fn is_following(&self) -> bool {
+        matches!(
+            self,
+            Doing::Open {
+                follows: Some(_),
+                ..
+            }
+        )
+    }
+
+    /// Whether something was asked of another server.
+    pub fn is_asked(&self) -> bool {
+        matches!(self, Doing::Open { asked: true, .. })
+    }
+
+    fn presumed_claim(&self) -> Option<Claim> {
+        match self {
+            Doing::Open {
+                presumed: Owner::Request(claim),
+                ..
+            } => Some(*claim),
+            Doing::Open { .. } | Doing::Reason(_) => None,
+        }
+    }
+
     /// The stretch, if it has been numbered.
     pub fn work(&self) -> Option<WorkId> {
         match self {
@@ -107,8 +171,9 @@ pub struct Works {
     next: u32,
     /// Stretches that something refers to and that are not settled.
     referred: HashSet<WorkId>,
-    /// Stretches that wait for the one they follow, with their presumed owner.
-    waiting: HashMap<WorkId, Vec<(WorkId, Owner)>>,
+    /// Stretches that wait for the one they follow, with their presumed owner
+    /// and the rule by which they follow it.
+    waiting: HashMap<WorkId, Vec<(WorkId, Owner, How)>>,
     waiting_count: usize,
     /// Whose stretches were that something had referred to.
     settled: HashMap<WorkId, Owner>,
@@ -167,7 +232,8 @@ impl Works {
 
     /// Changes what is done. The stretch until now belongs to `proven`, or to
     /// its presumed owner if nothing is proven; if a rule had claimed it for
-    /// another request than the proven one, it is disputed.
+    /// another request than the proven one, it is disputed. (A hand-over is no
+    /// such claim: what is given to one thread may have been taken by another.)
     pub fn turn(
         &mut self,
         doing: &mut Doing,
@@ -180,6 +246,7 @@ impl Works {
             work: Some(work),
             presumed,
             follows,
+            candidates,
             asked: _,
         } = before
         else {
@@ -189,27 +256,27 @@ impl Works {
             (Owner::Request(claim), Some(Owner::Request(proof))) if claim.how.is_claim() => {
                 if claim.request == proof.request {
                     self.settle(work, presumed, out);
+                } else if claim.how == How::HandedOver {
+                    self.settle(work, Owner::Request(proof), out);
                 } else {
-                    out.push(Attributed::WorkDisputed {
-                        work,
-                        candidates: [claim.request, proof.request],
-                    });
-                    self.remember(work, Owner::Reason(Reason::Ambiguous), out);
+                    self.dispute(work, [claim.request, proof.request], out);
                 }
             }
             (Owner::Reason(_), Some(owner)) | (_, Some(owner @ Owner::Request(_))) => {
                 self.settle(work, owner, out);
             }
-            (Owner::Reason(_), None) => match follows.map(|other| (other, self.owner(other))) {
-                Some((other, None)) if self.waiting_count < REMEMBERED_MAX => {
-                    self.waiting
-                        .entry(other)
-                        .or_default()
-                        .push((work, presumed));
-                    self.waiting_count += 1;
-                }
-                Some((_, Some(owner))) => self.settle(work, followed(owner, presumed), out),
-                Some((_, None)) | None => self.settle(work, presumed, out),
+            (Owner::Reason(_), None) => match (follows, candidates) {
+                (Some((other, how)), _) => match self.owner(other) {
+                    None if self.waiting_count < REMEMBERED_MAX => {
+                        let waiting = self.waiting.entry(other).or_default();
+                        waiting.push((work, presumed, how));
+                        self.waiting_count += 1;
+                    }
+                    Some(owner) => self.settle(work, followed(owner, presumed, how), out),
+                    None => self.settle(work, presumed, out),
+                },
+                (None, Some(candidates)) => self.dispute(work, candidates, out),
+                (None, None) => self.settle(work, presumed, out),
             },
             (Owner::Request(_), _) => self.settle(work, presumed, out),
         }
@@ -217,12 +284,33 @@ impl Works {
 
     /// No event follows: what still waits falls to its presumed owner.
     pub fn finish(&mut self, out: &mut Vec<Attributed>) {
-        let mut waiting: Vec<(WorkId, Owner)> = self.waiting.drain().flat_map(|(_, w)| w).collect();
-        waiting.sort_unstable_by_key(|(work, _)| *work);
+        let mut waiting: Vec<(WorkId, Owner, How)> =
+            self.waiting.drain().flat_map(|(_, w)| w).collect();
+        waiting.sort_unstable_by_key(|(work, _, _)| *work);
         self.waiting_count = 0;
-        for (work, owner) in waiting {
+        for (work, owner, _) in waiting {
             out.push(Attributed::WorkSettled { work, owner });
         }
+    }
+
+    /// Nothing will tell whose the stretch until now was: one of two requests'.
+    pub fn give_up(
+        &mut self,
+        doing: &mut Doing,
+        candidates: [RequestId; 2],
+        out: &mut Vec<Attributed>,
+    ) {
+        if let Doing::Open {
+            work: Some(work), ..
+        } = std::mem::replace(doing, Doing::one_of(&candidates))
+        {
+            self.dispute(work, candidates, out);
+        }
+    }
+
+    fn dispute(&mut self, work: WorkId, candidates: [RequestId; 2], out: &mut Vec<Attributed>) {
+        out.push(Attributed::WorkDisputed { work, candidates });
+        self.remember(work, Owner::Reason(Reason::Ambiguous), out);
     }
 
     fn settle(&mut self, work: WorkId, owner: Owner, out: &mut Vec<Attributed>) {
@@ -247,9 +335,9 @@ impl Works {
             {
                 self.settled.remove(&oldest);
             }
-            for (waiting, presumed) in self.waiting.remove(&work).unwrap_or_default() {
+            for (waiting, presumed, how) in self.waiting.remove(&work).unwrap_or_default() {
                 self.waiting_count -= 1;
-                let owner = followed(owner, presumed);
+                let owner = followed(owner, presumed, how);
                 out.push(Attributed::WorkSettled {
                     work: waiting,
                     owner,
@@ -261,11 +349,11 @@ impl Works {
 }
 
 /// Whose work is that was done because of a stretch with this owner.
-fn followed(owner: Owner, presumed: Owner) -> Owner {
+fn followed(owner: Owner, presumed: Owner, how: How) -> Owner {
     match owner {
         Owner::Request(claim) => Owner::Request(Claim {
             request: claim.request,
-            how: How::Context,
+            how,
         }),
         Owner::Reason(_) => presumed,
     }
