@@ -120,6 +120,16 @@ pub fn rustls_server() -> anyhow::Result<PathBuf> {
     Ok(target.join("release/rustls_server"))
 }
 
+/// The server whose work changes threads.
+pub fn pool_server() -> anyhow::Result<PathBuf> {
+    compile(
+        "pool_server",
+        "pool_server.c",
+        "cc",
+        &["-O2", "-g", "-fno-builtin", "-pthread"],
+    )
+}
+
 /// The counting shim, a library to preload.
 pub fn counting_shim() -> anyhow::Result<PathBuf> {
     compile(
