@@ -25,7 +25,7 @@ const PYTHON: &str = "_PyRuntime";
 /// Its mappings cannot be read.
 pub fn of_process(pid: u32) -> std::io::Result<Option<Range<u64>>> {
     let mappings = maps::parse(&std::fs::read(format!("/proc/{pid}/maps"))?);
-    if mappings.iter().any(|mapping| is_all_its_own(mapping)) {
+    if mappings.iter().any(is_all_its_own) {
         return Ok(Some(0..u64::MAX));
     }
     let python = mappings.iter().filter(|mapping| mapping.executable);
