@@ -147,7 +147,12 @@ impl Attributor {
         match body {
             EventBody::Alloc { addr, size } => {
                 let (process, credit) = self.credit(pid, tid, out);
-                if let Some(thread) = self.strands.thread_mut(tid) {
+                // One that comes with a connection is not for its first request.
+                let strand = self.strands.current(tid);
+                let doing = self.strands.doing(strand);
+                if doing.is_some_and(|doing| !doing.presumes(Reason::ConnectionSetup))
+                    && let Some(thread) = self.strands.thread_mut(tid)
+                {
                     thread.buffers.given(*addr, *size);
                 }
                 out.push(Attributed::Alloc {
