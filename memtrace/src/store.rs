@@ -296,8 +296,14 @@ impl Store {
                 work,
                 owner,
             } => self.prove_block(process.0 as usize, addr, work, owner),
+            Attributed::WorkSettled {
+                work,
+                owner: Owner::Reason(Reason::Ambiguous),
+            } => self.dispute_work(work, None),
             Attributed::WorkSettled { work, owner } => self.settle_work(work, owner),
-            Attributed::WorkDisputed { work, candidates } => self.dispute_work(work, candidates),
+            Attributed::WorkDisputed { work, candidates } => {
+                self.dispute_work(work, Some(candidates));
+            }
             Attributed::RequestBegin {
                 request,
                 conn,
@@ -843,9 +849,9 @@ impl Store {
         Owner::Reason(reason)
     }
 
-    fn dispute_work(&mut self, id: WorkId, candidates: [RequestId; 2]) {
-        let mut endpoints =
-            candidates.map(|request| self.requests.get(&request).and_then(|r| r.endpoint));
+    fn dispute_work(&mut self, id: WorkId, candidates: Option<[RequestId; 2]>) {
+        let of_request = |request| self.requests.get(&request).and_then(|r| r.endpoint);
+        let mut endpoints = candidates.map_or([None; 2], |requests| requests.map(of_request));
         endpoints.sort_unstable();
         let Some(work) = self.open_works.get(&id) else {
             return;
