@@ -94,7 +94,7 @@ pub fn sets_out(pid: u32, moved: *mut Moved) -> bool {
         return false;
     }
     let key = key(pid, moved);
-    if !is_opened(&key, buffer, len) && HTTP2.get_ptr(&key).is_none() {
+    if !is_opened(&key, buffer, len) && HTTP2.get_ptr(key).is_none() {
         return false;
     }
     if array != 0 {
@@ -183,8 +183,8 @@ pub fn forget_session(pid: u32, session: u64) {
         received: 0,
     };
     // It may not have been followed.
-    let _ = HTTP2.remove(&key);
-    let _ = HTTP2.remove(&other_way(&key));
+    let _ = HTTP2.remove(key);
+    let _ = HTTP2.remove(other_way(&key));
 }
 
 /// Whether a header frame of a client opens these bytes: on an odd stream, with
@@ -225,7 +225,7 @@ fn is_frame(opening: u32) -> bool {
         3 | 8 => length == 4,
         4 => length.is_multiple_of(6) && length < 6 * 256,
         6 => length == 8,
-        7 => length >= 8 && length <= FRAME_MAX,
+        7 => (8..=FRAME_MAX).contains(&length),
         kind => kind <= LAST_KNOWN || length <= FRAME_MAX,
     }
 }

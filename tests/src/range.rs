@@ -120,7 +120,7 @@ impl Subject {
     /// known amount, in bytes, by the count of a shim that is preloaded into it.
     /// A few requests are asked for one after another, so that all that happens
     /// meanwhile is theirs. Of a heap's extent, what the runtime says of a request
-    /// that allocates nothing, at [`EXTENT`]. Nothing where neither sees anything.
+    /// that allocates nothing, at `EXTENT`. Nothing where neither sees anything.
     pub fn overheads(&self, backends: &mut Backends) -> anyhow::Result<Vec<u64>> {
         let endpoints = (self.endpoints)();
         match self.bytes {

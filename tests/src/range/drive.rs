@@ -28,7 +28,7 @@ pub enum Driver {
     Http1,
     /// The same within TLS.
     Https1,
-    /// HTTP/2 with prior knowledge, up to [`STREAMS`] requests on a connection at
+    /// HTTP/2 with prior knowledge, up to `STREAMS` requests on a connection at
     /// once.
     Http2,
     /// The same within TLS.
