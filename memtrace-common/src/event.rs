@@ -400,6 +400,9 @@ pub enum HandoverKind {
     /// with the number of the one that it gives a value to, or `Woken` with that
     /// of the one from which it takes one. Amount: 0.
     Channel = 5,
+    /// A stream of an HTTP/2 connection, by its number: the goroutine that is to
+    /// answer the request on it begins, and states `Woken`. Amount: 0.
+    Stream = 6,
 }
 
 impl HandoverKind {
@@ -411,6 +414,7 @@ impl HandoverKind {
             3 => HandoverKind::EventFd,
             4 => HandoverKind::SocketPair,
             5 => HandoverKind::Channel,
+            6 => HandoverKind::Stream,
             _ => return None,
         })
     }

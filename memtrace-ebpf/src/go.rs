@@ -151,6 +151,45 @@ pub fn go_takes(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// Stack check of net/http's (and x/net's) `(*serverConn).runHandler(response
+/// writer, request, handler)`, with which a goroutine of its own begins for each
+/// request of an HTTP/2 connection.
+#[uprobe]
+pub fn go_serves(ctx: ProbeContext) -> u32 {
+    // SAFETY: the context of a uprobe is the register set.
+    let regs = registers(unsafe { &*ctx.regs });
+    if !regs.to_morestack {
+        serves(&regs);
+    }
+    0
+}
+
+/// `responseWriter.rws`, `responseWriterState.stream`: the first members;
+/// `stream.id`: the second, behind a pointer (net/http/h2_bundle.go).
+const STREAM_ID: u64 = 8;
+
+#[inline(always)]
+fn serves(regs: &Registers) -> Option<()> {
+    let (pid, tid) = current();
+    let go = program(pid)?;
+    let state: u64 = read_user(regs.second)?;
+    let stream: u64 = read_user(state)?;
+    let id: u32 = read_user(stream + STREAM_ID)?;
+    let state = thread_state(tid)?;
+    state_goroutine(pid, tid, state, &go, regs.g, regs.sp);
+    record(
+        HandoverRecord {
+            header: header(Kind::Woken, 0, pid, tid),
+            key: u64::from(id),
+            through: HandoverKind::Stream as u32,
+            amount: 0,
+        },
+        QUIET,
+        Loss::RingFullTask,
+    );
+    Some(())
+}
+
 /// `hchan.dataqsiz` and `hchan.elemsize` (runtime/chan.go, the same from 1.18 to
 /// 1.27).
 const CHANNEL_ROOM: u64 = 8;

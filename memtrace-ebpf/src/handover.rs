@@ -220,7 +220,8 @@ fn amount(channel: &Channel, buffer: u64, len: u64) -> Option<u64> {
         HandoverKind::Futex
         | HandoverKind::Pipe
         | HandoverKind::SocketPair
-        | HandoverKind::Channel => Some(len),
+        | HandoverKind::Channel
+        | HandoverKind::Stream => Some(len),
     }
 }
 

@@ -309,6 +309,11 @@ impl Attributor {
                 kind: HandoverKind::Channel,
                 ..
             }) => self.taken(pid, tid, *key, out),
+            EventBody::Woken(Handover {
+                key,
+                kind: HandoverKind::Stream,
+                ..
+            }) => self.takes_stream(pid, tid, *key, out),
             EventBody::Wake(handover) => self.wakes(pid, tid, handover, out),
             EventBody::Sleep(handover) => self.sleeps(pid, tid, handover, out),
             EventBody::Woken(handover) => self.woken(pid, tid, handover, out),
@@ -333,7 +338,7 @@ impl Attributor {
             } => {
                 self.context_made(pid, tid, *context, *parent, *kind, out);
                 if *kind == ContextKind::Goroutine {
-                    self.goroutine_made(pid, *context, out);
+                    self.goroutine_made(pid, *context, *parent, out);
                 }
             }
             EventBody::Process(fact) => {
@@ -756,7 +761,7 @@ impl Attributor {
         out: &mut Vec<Attributed>,
     ) {
         let process = self.begin_thread(pid, tid, out);
-        let last = self.strands.thread(tid).and_then(|thread| thread.moved);
+        let last = self.strands.moved_mut(tid).and_then(|moved| *moved);
         self.connections
             .tls_call(session, call, fd, process, last, out);
         let strand = self.strands.current(tid);
@@ -784,9 +789,7 @@ impl Attributor {
 
     /// What the thread has received was handed to a TLS library.
     fn taken_in(&mut self, tid: u32) {
-        if let Some(thread) = self.strands.thread_mut(tid)
-            && let Some(moved) = &mut thread.moved
-        {
+        if let Some(Some(moved)) = self.strands.moved_mut(tid) {
             moved.unread = false;
         }
     }
@@ -794,7 +797,7 @@ impl Attributor {
     /// All plaintext of what the thread has received has come out. Returns on
     /// which socket it had come, if none came out before.
     fn came_out(&mut self, tid: u32) -> Option<SocketId> {
-        let moved = self.strands.thread_mut(tid)?.moved.as_mut()?;
+        let moved = self.strands.moved_mut(tid)?.as_mut()?;
         std::mem::replace(&mut moved.sealed, false).then_some(moved.socket)
     }
 
@@ -803,8 +806,8 @@ impl Attributor {
     fn moved(&mut self, tid: u32, process: ProcessIndex, data: &Data) -> bool {
         match (data.stream, data.direction) {
             (StreamId::Socket(socket), _) => {
-                if let Some(thread) = self.strands.thread_mut(tid) {
-                    thread.moved = Some(Moved::after(thread.moved, socket, data));
+                if let Some(moved) = self.strands.moved_mut(tid) {
+                    *moved = Some(Moved::after(*moved, socket, data));
                 }
                 false
             }

@@ -268,6 +268,14 @@ pub enum Message {
     /// call has bytes of is told with [`Message::Carries`] where the process is
     /// the server.
     Multiplexed,
+    /// The number by which the protocol knows an exchange that has just begun
+    /// (HTTP/2: the stream's).
+    Numbered {
+        /// Which exchange.
+        exchange: ExchangeId,
+        /// Its number.
+        number: u32,
+    },
 }
 
 /// How far an abandoned exchange got.

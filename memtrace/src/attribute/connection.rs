@@ -180,6 +180,8 @@ struct Exchange {
     head_bytes: u64,
     /// A byte of its response was seen.
     responding: bool,
+    /// The number by which the protocol knows it, if it has one.
+    number: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -495,6 +497,14 @@ impl Connections {
         self.get(conn).is_some_and(|conn| conn.carried.is_some())
     }
 
+    /// The request that the protocol knows by a number on a connection.
+    pub fn numbered(&self, conn: ConnRef, number: u32) -> Option<RequestId> {
+        let mut exchanges = self.get(conn)?.exchanges.iter();
+        exchanges
+            .find(|exchange| exchange.number == Some(number))
+            .map(|exchange| exchange.request)
+    }
+
     /// Whether the process answers requests on a connection.
     pub fn serves(&self, conn: ConnRef) -> bool {
         self.get(conn)
@@ -790,6 +800,7 @@ impl Conn {
                     request_bytes: 0,
                     head_bytes: 0,
                     responding: false,
+                    number: None,
                 });
                 self.malformed = false;
                 self.used = true;
@@ -913,6 +924,11 @@ impl Conn {
             Message::Carries { exchange } => {
                 if let Some(request) = self.request(exchange) {
                     self.carried.get_or_insert_default().add(request);
+                }
+            }
+            Message::Numbered { exchange, number } => {
+                if let Some(exchange) = self.exchange_mut(exchange) {
+                    exchange.number = Some(number);
                 }
             }
             Message::Interim { .. } => {}

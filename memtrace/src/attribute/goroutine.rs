@@ -51,8 +51,20 @@ impl Attributor {
     }
 
     /// What a goroutine that was made begins with.
-    pub(super) fn goroutine_made(&mut self, pid: u32, goroutine: u64, out: &mut Vec<Attributed>) {
+    pub(super) fn goroutine_made(
+        &mut self,
+        pid: u32,
+        goroutine: u64,
+        parent: u64,
+        out: &mut Vec<Attributed>,
+    ) {
         let process = self.processes.of_pid(pid, out);
+        // It may be the one that reads what has been received.
+        let moved = self.strands.context(process, parent);
+        let moved = moved.and_then(|parent| parent.moved);
+        if let Some(context) = self.strands.context_mut(process, goroutine) {
+            context.moved = moved;
+        }
         let Some(context) = self.strands.context(process, goroutine) else {
             return;
         };
@@ -131,6 +143,36 @@ impl Attributor {
             let how = How::HandedOver;
             let proven = Owner::Request(Claim { request, how });
             self.strands.turn(giver, IDLE, Some(proven), out);
+        }
+    }
+
+    /// The goroutine on a thread begins to answer the request on a stream of the
+    /// connection for which it was made.
+    pub(super) fn takes_stream(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        number: u64,
+        out: &mut Vec<Attributed>,
+    ) {
+        let process = self.begin_thread(pid, tid, out);
+        let strand = self.strands.current(tid);
+        let StrandId::Context(_, goroutine) = strand else {
+            return;
+        };
+        let Some(context) = self.strands.context_mut(process, goroutine) else {
+            return;
+        };
+        let (Origin::Connection(conn) | Origin::OneOf(conn)) = context.origin else {
+            return;
+        };
+        let number = u32::try_from(number).ok();
+        let request = number.and_then(|number| self.connections.numbered(conn, number));
+        if let Some(request) = request {
+            context.origin = Origin::Request(request);
+            context.handed = false;
+            self.strands
+                .turn(strand, Doing::request(request, How::Context), None, out);
         }
     }
 

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Contexts remembered over all processes; the one that was idle for longest is
-/// forgotten first. About 150 bytes each.
+/// forgotten first. About 200 bytes each.
 const CONTEXTS_MAX: usize = 65_536;
 
 /// Strands that are told of a request's end; a request that more have worked for
@@ -138,6 +138,9 @@ pub struct Context {
     pub turn: u64,
     /// It has been handed work: it works for whom that was, whoever made it.
     pub handed: bool,
+    /// What it moved last on a socket, if it is a goroutine: it goes on from
+    /// thread to thread.
+    pub moved: Option<Moved>,
     /// It was met since it was last looked at as one to be forgotten.
     met: bool,
     /// In the order in which contexts were met: an address that was used again
@@ -294,6 +297,7 @@ impl Strands {
                 made,
                 turn: 0,
                 handed: false,
+                moved: None,
                 met: false,
                 number,
             },
@@ -334,6 +338,17 @@ impl Strands {
             Some(context) => StrandId::Context(thread.process, context),
             None => StrandId::Thread(tid),
         }
+    }
+
+    /// What the thread, or the goroutine on it, moved last on a socket.
+    pub fn moved_mut(&mut self, tid: u32) -> Option<&mut Option<Moved>> {
+        if let StrandId::Context(process, context) = self.current(tid)
+            && let Some(context) = self.contexts.get_mut(&(process, context))
+            && context.kind == ContextKind::Goroutine
+        {
+            return Some(&mut context.moved);
+        }
+        self.threads.get_mut(&tid).map(|thread| &mut thread.moved)
     }
 
     /// What is done on a strand.

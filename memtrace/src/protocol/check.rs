@@ -40,6 +40,7 @@ pub(super) fn short(messages: &[Message]) -> Vec<String> {
                 format!("abandoned {} {how:?}", exchange.0)
             }
             Message::Carries { exchange } => format!("carries {}", exchange.0),
+            Message::Numbered { exchange, number } => format!("numbered {} {number}", exchange.0),
             Message::SeriesBegin { exchange, series } => {
                 format!("series {} {series:?}", exchange.0)
             }
@@ -76,6 +77,7 @@ pub(super) fn each_exchange_has_one_end(messages: &[Message], closed: bool) {
             | Message::RequestEnd { exchange, .. }
             | Message::MalformedRequest { exchange, .. }
             | Message::Carries { exchange }
+            | Message::Numbered { exchange, .. }
             | Message::SeriesBegin { exchange, .. }
             | Message::SeriesMessageBegin { exchange, .. }
             | Message::SeriesMessage { exchange, .. }

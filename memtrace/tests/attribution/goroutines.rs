@@ -204,3 +204,43 @@ fn what_is_taken_from_one_that_waits_counts_too() {
     scene.responds(7, 50, 0);
     expect(scene, [("/a", 1), (&reason(Reason::BackgroundThread), 10)]);
 }
+
+/// net/http's HTTP/2: one goroutine receives frames of several requests, another
+/// makes those that answer them, and each says which it answers.
+#[test]
+fn each_answers_the_stream_that_it_takes() {
+    let mut scene = serving();
+    let mut messages = vec![Message::Multiplexed];
+    for (exchange, number, target) in [(0, 1, "/a"), (1, 3, "/b")] {
+        let exchange = ExchangeId(exchange);
+        messages.extend([
+            Message::RequestBegin { exchange },
+            Message::Numbered { exchange, number },
+            Message::Carries { exchange },
+            Message::RequestHead {
+                exchange,
+                method: "GET".into(),
+                target: target.into(),
+                protocol: Protocol::Http2,
+                keep_alive: true,
+                expect_continue: false,
+                head_bytes: 80,
+                complete: true,
+            },
+        ]);
+    }
+    scene.runs(7, 10);
+    scene.moves(7, 50, Direction::Recv, messages);
+    scene.made(7, 20, 10);
+    scene.made(7, 21, 10);
+    for (goroutine, stream, size) in [(21, 3, 30), (20, 1, 4)] {
+        scene.runs(8, goroutine);
+        scene.takes_stream(8, stream);
+        scene.allocates(8, size);
+    }
+    // One that the connection does not have.
+    scene.runs(8, 20);
+    scene.takes_stream(8, 5);
+    scene.allocates(8, 1);
+    expect(scene, [("/a", 5), ("/b", 30)]);
+}

@@ -200,6 +200,17 @@ impl Scene {
         self.say(tid, EventBody::Woken(channel(giver)));
     }
 
+    /// The goroutine on a thread begins to answer the request of a stream.
+    pub fn takes_stream(&mut self, tid: u32, number: u64) {
+        let stream = Handover {
+            key: number,
+            kind: HandoverKind::Stream,
+            amount: 0,
+            alone: false,
+        };
+        self.say(tid, EventBody::Woken(stream));
+    }
+
     /// Bytes by route, or by reason in brackets.
     pub fn ends(mut self) -> BTreeMap<String, u64> {
         let mut out = Vec::new();

@@ -249,6 +249,7 @@ fn of_runtimes() -> impl Strategy<Value = EventBody> {
             HandoverKind::Futex,
             HandoverKind::Pipe,
             HandoverKind::Channel,
+            HandoverKind::Stream,
         ]);
         (1..4_u64, through, 0..3_u32, any::<bool>()).prop_map(|(key, kind, amount, alone)| {
             Handover {

@@ -50,7 +50,8 @@ impl Place {
             HandoverKind::Pipe
             | HandoverKind::EventFd
             | HandoverKind::SocketPair
-            | HandoverKind::Channel => Place {
+            | HandoverKind::Channel
+            | HandoverKind::Stream => Place {
                 process: None,
                 kind,
                 key,
@@ -78,7 +79,10 @@ impl Place {
     pub fn is_exact(self) -> bool {
         match self.kind {
             HandoverKind::Pipe | HandoverKind::SocketPair => true,
-            HandoverKind::Futex | HandoverKind::EventFd | HandoverKind::Channel => false,
+            HandoverKind::Futex
+            | HandoverKind::EventFd
+            | HandoverKind::Channel
+            | HandoverKind::Stream => false,
         }
     }
 }

@@ -338,7 +338,7 @@ impl Decoder {
         let kind = HandoverKind::from_wire(small(self.fact()?)?)
             .ok_or(Malformed("a hand-over is of no known kind"))?;
         let (amount, alone) = match kind {
-            HandoverKind::Channel => (0, false),
+            HandoverKind::Channel | HandoverKind::Stream => (0, false),
             HandoverKind::Futex
             | HandoverKind::Pipe
             | HandoverKind::EventFd

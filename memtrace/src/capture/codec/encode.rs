@@ -227,7 +227,7 @@ impl Encoder {
                 } = handover;
                 self.address(*key);
                 self.fact(*kind as u64);
-                if *kind != HandoverKind::Channel {
+                if !matches!(kind, HandoverKind::Channel | HandoverKind::Stream) {
                     self.fact(u64::from(*amount));
                     self.fact(u64::from(*alone));
                 }

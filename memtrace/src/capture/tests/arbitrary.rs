@@ -314,6 +314,10 @@ fn every_message() -> Vec<Message> {
         },
         Message::UnmatchedResponse { status: Some(500) },
         Message::Multiplexed,
+        Message::Numbered {
+            exchange,
+            number: 7,
+        },
         Message::Carries { exchange },
         Message::RequestAbandoned {
             exchange,
@@ -359,10 +363,11 @@ fn handover() -> impl Strategy<Value = Handover> {
         Just(HandoverKind::Pipe),
         Just(HandoverKind::EventFd),
         Just(HandoverKind::Channel),
+        Just(HandoverKind::Stream),
         Just(HandoverKind::SocketPair)
     ];
     (any::<u64>(), kind, any::<u32>(), any::<bool>()).prop_map(|(key, kind, amount, alone)| {
-        let is_channel = kind == HandoverKind::Channel;
+        let is_channel = matches!(kind, HandoverKind::Channel | HandoverKind::Stream);
         Handover {
             key,
             kind,

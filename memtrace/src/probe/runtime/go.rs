@@ -94,6 +94,8 @@ pub struct Sites {
     pub gives: Vec<u64>,
     /// `go_takes`.
     pub takes: Vec<u64>,
+    /// `go_serves`.
+    pub serves: Vec<u64>,
     /// `go_tls_read`.
     pub tls_read: Vec<u64>,
     /// `go_tls_write`.
@@ -104,11 +106,12 @@ pub struct Sites {
 
 impl Sites {
     /// The kernel programs with the sites that each belongs to.
-    pub fn by_program(&self) -> [(&'static str, &[u64]); 8] {
+    pub fn by_program(&self) -> [(&'static str, &[u64]); 9] {
         [
             ("go_made", &self.made),
             ("go_gives", &self.gives),
             ("go_takes", &self.takes),
+            ("go_serves", &self.serves),
             ("go_tls_end", &self.tls_end),
             ("go_tls_read", &self.tls_read),
             ("go_tls_write", &self.tls_write),
@@ -243,6 +246,17 @@ fn examine(
             )),
         }
     }
+    // A program may have the library's, x/net's, or none.
+    for function in &wanted.run_handler {
+        match check_of(&binary, function) {
+            Some(at) => found.serves.push(at),
+            None => trouble.push(
+                "which goroutine answers which request of an HTTP/2 connection is not known: its \
+                 function does not open as Go's functions do"
+                    .to_owned(),
+            ),
+        }
+    }
     // A program without TLS lacks all three.
     if let Some(read) = &wanted.tls_read {
         match wanted.tls_sites(&binary, read) {
@@ -299,6 +313,7 @@ struct Wanted {
     runqput: Option<Function>,
     send: Option<Function>,
     recv: Option<Function>,
+    run_handler: Vec<Function>,
     tls_read: Option<Function>,
     tls_write: Option<Function>,
     tls_close: Option<Function>,
@@ -317,6 +332,7 @@ impl Wanted {
             "crypto/tls.(*Conn).Write" => wanted.tls_write = Some(function),
             "crypto/tls.(*Conn).Close" => wanted.tls_close = Some(function),
             _ if is_malloc_small(name) => wanted.small.push(function),
+            _ if is_run_handler(name) => wanted.run_handler.push(function),
             _ => {}
         });
         wanted
@@ -342,6 +358,15 @@ impl Wanted {
         let at = sites::only_call(&code, newproc.start, binary.machine, runqput.start)?;
         binary.code_offset(newproc.start.checked_add(at)?)
     }
+}
+
+/// What a goroutine begins with that answers a request on an HTTP/2 connection,
+/// wherever that version has the server: `net/http.(*http2serverConn).runHandler`,
+/// or in a package of its own, as in `golang.org/x/net/http2`.
+fn is_run_handler(name: &str) -> bool {
+    name.strip_suffix(".runHandler").is_some_and(|receiver| {
+        receiver.ends_with("http2.(*serverConn)") || receiver.ends_with("http.(*http2serverConn)")
+    })
 }
 
 /// `mallocgcTinySC2`, `mallocgcSmallNoScanSC3`, `mallocgcSmallScanNoHeaderSC1`

@@ -323,6 +323,7 @@ fn found(messages: &[Message]) -> BTreeMap<ExchangeId, Found> {
             | Message::Role(_)
             | Message::Foreign(_)
             | Message::Carries { .. }
+            | Message::Numbered { .. }
             | Message::GrpcStatus { .. }
             | Message::Multiplexed
             | Message::SeriesBegin { .. }
@@ -374,6 +375,7 @@ proptest! {
                 Message::Role(_)
                 | Message::Foreign(_)
                 | Message::Carries { .. }
+                | Message::Numbered { .. }
                 | Message::Multiplexed
                 | Message::GrpcStatus { .. } => prop_assert!(false, "{message:?}"),
             }

@@ -125,7 +125,12 @@ fn short(message: &Message) -> String {
             bytes,
         } => format!("message {} {from:?} {bytes}", exchange.0),
         SeriesCut { exchange, from } => format!("untold {} {from:?}", exchange.0),
-        Role(_) | Foreign(_) | Carries { .. } | Multiplexed | GrpcStatus { .. } => {
+        Role(_)
+        | Foreign(_)
+        | Carries { .. }
+        | Numbered { .. }
+        | Multiplexed
+        | GrpcStatus { .. } => {
             panic!("no message of HTTP/1: {message:?}")
         }
     }

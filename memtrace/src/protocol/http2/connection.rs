@@ -259,6 +259,10 @@ impl Connection {
             self.make_room(out);
         }
         out.push(Message::RequestBegin { exchange });
+        out.push(Message::Numbered {
+            exchange,
+            number: id,
+        });
         if self.streams.is_full() {
             out.push(Message::RequestAbandoned {
                 exchange,

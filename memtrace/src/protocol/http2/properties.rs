@@ -212,6 +212,7 @@ fn assert_lifecycles(messages: &[Message]) {
             | Message::ResponseBegin { exchange }
             | Message::ResponseHead { exchange, .. }
             | Message::Carries { exchange }
+            | Message::Numbered { exchange, .. }
             | Message::GrpcStatus { exchange, .. } => (exchange, false),
             other => panic!("HTTP/2 has no {other:?}"),
         };

@@ -131,9 +131,10 @@ impl Wire {
     }
 
     /// What happened since the last call, in short. That several exchanges are
-    /// carried is told once, before anything else, and not shown.
+    /// carried is told once, before anything else, and not shown; nor are numbers.
     fn said(&mut self) -> Vec<String> {
-        self.out.retain(|message| *message != Multiplexed);
+        self.out
+            .retain(|message| !matches!(message, Multiplexed | Numbered { .. }));
         self.out.drain(..).map(|message| short(&message)).collect()
     }
 
