@@ -60,7 +60,7 @@ use crate::{
     id::{ProcessId, RequestId, SocketId, StreamId},
     message::Message,
 };
-use buffer::Buffers;
+use buffer::{Buffers, Filled};
 use connection::{AfterWrite, Caller, ConnRef, Connections, Moment, Turn};
 use counter::Counters;
 use handover::Places;
@@ -147,13 +147,10 @@ impl Attributor {
         match body {
             EventBody::Alloc { addr, size } => {
                 let (process, credit) = self.credit(pid, tid, out);
-                // One that comes with a connection is not for its first request.
-                let strand = self.strands.current(tid);
-                let doing = self.strands.doing(strand);
-                if doing.is_some_and(|doing| !doing.presumes(Reason::ConnectionSetup))
-                    && let Some(thread) = self.strands.thread_mut(tid)
-                {
-                    thread.buffers.given(*addr, *size);
+                let doing = self.strands.doing(self.strands.current(tid));
+                let sets_up = doing.is_some_and(|doing| doing.presumes(Reason::ConnectionSetup));
+                if let Some(thread) = self.strands.thread_mut(tid) {
+                    thread.buffers.given(*addr, *size, sets_up);
                 }
                 out.push(Attributed::Alloc {
                     process,
@@ -565,8 +562,13 @@ impl Attributor {
         let before = self.strands.claimed(tid);
         let first = out.len();
         self.data_moved(pid, tid, data, out);
-        if let Some(addr) = block
+        if let Some(Filled {
+            addr,
+            with_connection,
+        }) = block
             && let Some(claim) = self.strands.claimed(tid)
+            // A client's connection may have a buffer for all its requests.
+            && (!with_connection || claim.how == How::Backend)
             && before.is_none_or(|before| before.request != claim.request)
         {
             let work = self.strands.works.next_number();

@@ -16,14 +16,29 @@ pub struct Buffers([Option<Room>; 2]);
 struct Room {
     addr: u64,
     size: u64,
+    with_connection: bool,
+}
+
+/// A block into which bytes were received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// Its address.
+    pub addr: u64,
+    /// It was allocated while a connection was set up, and may be that
+    /// connection's.
+    pub with_connection: bool,
 }
 
 impl Buffers {
-    /// The thread was given a block.
-    pub fn given(&mut self, addr: u64, size: u64) {
+    /// The thread was given a block, maybe for a connection that it sets up.
+    pub fn given(&mut self, addr: u64, size: u64, with_connection: bool) {
         if size >= BUFFER_MIN {
             let Buffers([earlier, latest]) = self;
-            *earlier = latest.replace(Room { addr, size });
+            *earlier = latest.replace(Room {
+                addr,
+                size,
+                with_connection,
+            });
         }
     }
 
@@ -34,15 +49,18 @@ impl Buffers {
         }
     }
 
-    /// The address of the block into which bytes were received, if it is one of
-    /// the latest. Whatever comes next, neither is a latest block any more.
-    pub fn take(&mut self, received: u64) -> Option<u64> {
+    /// The block into which bytes were received, if it is one of the latest.
+    /// Whatever comes next, neither is a latest block any more.
+    pub fn take(&mut self, received: u64) -> Option<Filled> {
         let Buffers(rooms) = std::mem::take(self);
         rooms
             .into_iter()
             .flatten()
             .find(|room| received.wrapping_sub(room.addr) < room.size)
-            .map(|room| room.addr)
+            .map(|room| Filled {
+                addr: room.addr,
+                with_connection: room.with_connection,
+            })
     }
 }
 
@@ -114,11 +132,15 @@ mod tests {
     #[test]
     fn a_block_is_found_by_any_address_in_it_once() {
         let mut buffers = Buffers::default();
-        buffers.given(0x1000, 4096);
-        buffers.given(0x4000, 1024);
-        buffers.given(0x8000, 1023);
+        buffers.given(0x1000, 4096, true);
+        buffers.given(0x4000, 1024, false);
+        buffers.given(0x8000, 1023, false);
         let earlier = buffers;
-        assert_eq!(buffers.take(0x1fff), Some(0x1000));
+        let filled = Filled {
+            addr: 0x1000,
+            with_connection: true,
+        };
+        assert_eq!(buffers.take(0x1fff), Some(filled));
         assert_eq!(buffers.take(0x1fff), None);
         buffers = earlier;
         assert_eq!(buffers.take(0x4400), None);

@@ -462,6 +462,7 @@ mod tests {
         let begun = [
             "Multiplexed",
             "RequestBegin",
+            "Numbered",
             "Carries",
             "RequestHead",
             "RequestEnd",
@@ -494,7 +495,13 @@ mod tests {
             out.retain(|message| !matches!(message, Message::Role(Role::Server)));
             assert_eq!(
                 names(&out)[1..],
-                ["RequestBegin", "Carries", "RequestHead", "RequestEnd"]
+                [
+                    "RequestBegin",
+                    "Numbered",
+                    "Carries",
+                    "RequestHead",
+                    "RequestEnd"
+                ]
             );
         }
         let mut session = Session::found(false);
