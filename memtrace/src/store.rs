@@ -499,9 +499,17 @@ impl Store {
     /// one that has no name.
     pub fn disputed(&self) -> impl Iterator<Item = ([Option<&EndpointKey>; 2], Sum)> {
         let key = |id: EndpointId| self.endpoints.get(id.0 as usize).map(|(key, _)| key);
-        self.disputed
-            .iter()
-            .map(move |(candidates, sum)| (candidates.map(|id| id.and_then(key)), *sum))
+        let mut disputed = self.disputed.clone();
+        for work in self.open_works.values() {
+            // Its candidates are known when it is settled.
+            if work.presumed == Owner::Reason(Reason::Ambiguous) && work.account.all().count != 0 {
+                let sum = disputed.entry([None; 2]).or_default();
+                sum.merge(work.account.all());
+            }
+        }
+        disputed
+            .into_iter()
+            .map(move |(candidates, sum)| (candidates.map(|id| id.and_then(key)), sum))
     }
 
     fn alloc(&mut self, process: usize, addr: u64, size: u64, credit: Credit) {

@@ -252,11 +252,13 @@ fn of_runtimes() -> impl Strategy<Value = EventBody> {
             HandoverKind::Stream,
         ]);
         (1..4_u64, through, 0..3_u32, any::<bool>()).prop_map(|(key, kind, amount, alone)| {
+            // What passes between goroutines has neither.
+            let told = !matches!(kind, HandoverKind::Channel | HandoverKind::Stream);
             Handover {
                 key,
                 kind,
-                amount,
-                alone,
+                amount: if told { amount } else { 0 },
+                alone: alone && told,
             }
         })
     };
