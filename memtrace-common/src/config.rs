@@ -170,6 +170,11 @@ pub struct JvmTarget {
     /// Set to 1 by the kernel programs when they meet a thread that carries a
     /// virtual thread.
     pub carriers_met: u32,
+    /// Bytes of a `JavaThread`, in which is the `Parker` where it waits until the
+    /// program wakes it; 0: it is not known where it waits for what.
+    pub java_thread_bytes: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Where PHP (without threads) keeps the heap of the request that it serves.
@@ -184,8 +189,8 @@ pub struct PhpTarget {
     pub peak: u32,
 }
 
-const _: () = assert!(size_of::<JvmTarget>() == 32);
+const _: () = assert!(size_of::<JvmTarget>() == 40);
 const _: () = assert!(size_of::<PhpTarget>() == 16);
-const _: () = assert!(size_of::<Target>() == 104);
+const _: () = assert!(size_of::<Target>() == 112);
 const _: () = assert!(size_of::<KernelOffsets>() == 156);
 const _: () = assert!(size_of::<Config>() == 164);

@@ -64,3 +64,8 @@ pub const IOVECS_MAX: usize = 8;
 /// Nested calls seen inside one pending allocator or TLS call before that call is
 /// taken for abandoned (its return was never seen).
 pub const NESTED_CALLS_MAX: u32 = 64;
+
+/// The bits of a futex's address by which it differs from its neighbour: glibc's
+/// condition variable has two, which it uses in turn, in eight bytes
+/// (`__g_signals` in sysdeps/nptl/bits/thread-shared-types.h).
+pub const FUTEX_PAIR: u64 = 7;

@@ -73,16 +73,20 @@ pub fn heap_end(_ctx: ProbeContext) -> u32 {
     0
 }
 
-/// What the running thread has allocated since it began, if it is a Java thread.
+/// Address of the running thread's `JavaThread`, if it is a Java thread.
 #[inline(always)]
-fn thread_allocated(jvm: &mut JvmTarget) -> Option<u64> {
+pub fn own_java_thread(jvm: &JvmTarget) -> Option<u64> {
     let own = own_pthread_id()?;
     let java_thread = read_user(own + u64::from(jvm.java_thread)).filter(|at| *at != 0)?;
     // It names this thread, or it is not what it is taken for.
     let os_thread = read_user(java_thread + u64::from(jvm.os_thread))?;
-    if read_user(os_thread + u64::from(jvm.pthread_id))? != own {
-        return None;
-    }
+    (read_user(os_thread + u64::from(jvm.pthread_id))? == own).then_some(java_thread)
+}
+
+/// What the running thread has allocated since it began, if it is a Java thread.
+#[inline(always)]
+fn thread_allocated(jvm: &mut JvmTarget) -> Option<u64> {
+    let java_thread = own_java_thread(jvm)?;
     if jvm.continuation != 0
         && jvm.carriers_met == 0
         && read_user(java_thread + u64::from(jvm.continuation))? != 0

@@ -13,11 +13,12 @@
 use aya_ebpf::helpers::bpf_probe_read_user;
 use memtrace_common::{
     event::{FLAG_EMPTY, HandoverKind, HandoverRecord, Kind, WatchedCall},
-    limits::HANDOVER_BYTES_MAX,
+    limits::{FUTEX_PAIR, HANDOVER_BYTES_MAX},
     loss::Loss,
 };
 
 use crate::{
+    counter,
     emit::{QUIET, header, record},
     go,
     kernel::{Channel, OpenFile, open_file},
@@ -53,7 +54,7 @@ const OWN_STACK_BYTES: u64 = 64 << 10;
 #[inline(always)]
 pub fn futex_entered(pid: u32, tid: u32, args: [u64; 4], stack_pointer: u64) {
     let [address, operation, value, _] = args;
-    if is_of_runtime(pid, address) {
+    if is_of_runtime(pid, operation, address) {
         return;
     }
     match operation & FUTEX_CMD {
@@ -83,7 +84,7 @@ pub fn futex_entered(pid: u32, tid: u32, args: [u64; 4], stack_pointer: u64) {
 #[inline(always)]
 pub fn futex_returned(pid: u32, tid: u32, args: [u64; 4], stack_pointer: u64, result: i64) {
     let [address, operation, value, _] = args;
-    if is_of_runtime(pid, address) {
+    if is_of_runtime(pid, operation, address) {
         return;
     }
     match operation & FUTEX_CMD {
@@ -121,6 +122,9 @@ fn wakes(pid: u32, tid: u32, address: u64, amount: u64) {
         && let Some(state) = existing_thread_state(tid)
         && state.takes_part != 0
     {
+        if amount != 0 {
+            counter::state_if_changed(pid, tid, state);
+        }
         let kind = HandoverKind::Futex;
         state_fact(pid, tid, Kind::Wake, 0, kind, address, amount);
     }
@@ -231,6 +235,7 @@ fn amount(channel: &Channel, buffer: u64, len: u64) -> Option<u64> {
 fn sleeps(pid: u32, tid: u32, state: &mut ThreadState, kind: HandoverKind, key: u64) {
     if state.slept_at != key {
         state.slept_at = key;
+        counter::state_if_changed(pid, tid, state);
         state_fact(pid, tid, Kind::Sleep, 0, kind, key, 0);
     }
 }
@@ -254,18 +259,31 @@ fn is_for_work(args: [u64; 4], stack_pointer: u64) -> bool {
 }
 
 /// Whether a futex is one that the process's language runtime keeps for itself.
+///
+/// A Java program's threads wait for each other in their own `Parker`s, which are
+/// part of the `JavaThread`s (src/hotspot/share/runtime/park.hpp): of what nobody
+/// waits for there, the wake-ups are not stated either.
 #[inline(always)]
-fn is_of_runtime(pid: u32, address: u64) -> bool {
+fn is_of_runtime(pid: u32, operation: u64, address: u64) -> bool {
     // SAFETY: an entry is replaced or removed only with its process or program.
-    match unsafe { TARGETS.get(pid) } {
-        Some(target) => address >= target.locks_from && address < target.locks_until,
-        None => true,
+    let Some(target) = (unsafe { TARGETS.get(pid) }) else {
+        return true;
+    };
+    if target.jvm.java_thread_bytes == 0 {
+        return address >= target.locks_from && address < target.locks_until;
+    }
+    match operation & FUTEX_CMD {
+        FUTEX_WAIT | FUTEX_WAIT_BITSET => match counter::own_java_thread(&target.jvm) {
+            Some(at) => address.wrapping_sub(at) >= u64::from(target.jvm.java_thread_bytes),
+            None => true,
+        },
+        _ => false,
     }
 }
 
 #[inline(always)]
 fn futex(pid: u32, address: u64) -> [u64; 2] {
-    [u64::from(pid), address]
+    [u64::from(pid), address & !FUTEX_PAIR]
 }
 
 #[inline(always)]

@@ -442,7 +442,7 @@ impl Attributor {
     fn credit(&mut self, pid: u32, tid: u32, out: &mut Vec<Attributed>) -> (ProcessIndex, Credit) {
         let process = self.begin_thread(pid, tid, out);
         self.stir(tid, out);
-        if self.strands.interleaves(tid) && self.processes.has_untold_tasks(process) {
+        if self.is_untold(tid) {
             return (process, Credit::Reason(Reason::TasksUntold));
         }
         let credit = self.strands.credit(tid, out);
@@ -450,6 +450,13 @@ impl Attributor {
             process,
             credit.unwrap_or(Credit::Reason(Reason::BackgroundThread)),
         )
+    }
+
+    /// Whether nothing tells which of several requests the thread works for.
+    fn is_untold(&self, tid: u32) -> bool {
+        let process = self.strands.thread(tid).map(|thread| thread.process);
+        let is_untold = |process| self.processes.has_untold_tasks(process);
+        self.strands.interleaves(tid) && process.is_some_and(is_untold)
     }
 
     /// A thread was given memory of a heap whose frees are not seen: in so many

@@ -10,6 +10,9 @@
 //! - where it is not known which of several requests a thread was given, or
 //!   whether it had something to do, its work is ambiguous unless something
 //!   proves whose it was;
+//! - if it then wakes one that is handed no work itself and waits in the middle of
+//!   a request, it has worked for that one (if it is known to have worked for
+//!   another, it is not known any more);
 //! - a thread that waits for many things at once (an event loop) and is woken
 //!   works for nobody known: who woke it is a candidate;
 //! - a thread that has told others of its work may be done with it;
@@ -87,6 +90,7 @@ impl Attributor {
             Gift::Nobody
         } else {
             self.stir(tid, out);
+            self.returns(tid, place, out);
             self.gift(tid, out)
         };
         let early = self.places.give(tid, place, handover, gift);
@@ -102,8 +106,39 @@ impl Attributor {
                 self.go_on(early, Doing::request(request, how), proven, out);
             }
         }
-        if self.places.is_home(tid, place) == Some(false) {
+        // One that gets its work nowhere yet may hold a lock in the middle of it.
+        let is_told = match self.places.is_home(tid, place) {
+            Some(is_home) => !is_home,
+            None => place.is_file(),
+        };
+        if is_told {
             self.tells(tid);
+        }
+    }
+
+    /// A thread of which it is not known whose work it has taken wakes one that
+    /// waits for a result in the middle of a request: it was that request's.
+    fn returns(&mut self, tid: u32, place: Place, out: &mut Vec<Attributed>) {
+        let strand = self.strands.current(tid);
+        let Some(doing) = self.strands.doing(strand).copied() else {
+            return;
+        };
+        let Some(request) = self.places.awaited(tid, place) else {
+            return;
+        };
+        if !self.strands.in_progress(request) {
+            return;
+        }
+        let how = How::HandedOver;
+        match doing.presumed_request() {
+            Some(other) if other != request && self.strands.is_given(strand) => {
+                self.strands.dispute(strand, [other, request], out);
+            }
+            None if doing.presumes(Reason::Ambiguous) => {
+                let proven = Some(Owner::Request(Claim { request, how }));
+                self.go_on(tid, Doing::request(request, how), proven, out);
+            }
+            Some(_) | None => {}
         }
     }
 
@@ -219,6 +254,7 @@ impl Attributor {
     fn gift(&mut self, tid: u32, out: &mut Vec<Attributed>) -> Gift {
         let strand = self.strands.current(tid);
         match self.strands.doing(strand).and_then(Doing::claimed) {
+            _ if self.is_untold(tid) => Gift::Nobody,
             Some(request) => Gift::Request(request),
             None => match strand {
                 StrandId::Context(..) => self
@@ -272,6 +308,7 @@ impl Attributor {
         let strand = self.strands.current(parent_tid);
         let claimed = self.strands.doing(strand).and_then(Doing::claimed);
         let own = match claimed {
+            _ if self.is_untold(parent_tid) => return,
             Some(request) => Doing::request(request, How::HandedOver),
             // Whose it is may be proven later, unless it is an event loop's.
             None if parent.served && !self.places.has_polled(parent_tid) => {

@@ -19,6 +19,7 @@ use aya_obj::{EbpfSectionKind, Object, ProgramSection};
 use memtrace_common::{
     config::{Config, GoTarget, Target},
     event::WatchedCall,
+    limits::FUTEX_PAIR,
     loss::Loss,
 };
 use thiserror::Error;
@@ -236,6 +237,17 @@ impl Kernel {
         // The process may have removed itself when it exited.
         let _ = self.targets()?.remove(&pid);
         Ok(())
+    }
+
+    /// States wake-ups at a futex of a process from now on: somebody sleeps there.
+    ///
+    /// # Errors
+    /// The map cannot be reached.
+    pub fn know_futex(&mut self, pid: u32, futex: u64) -> Result<(), LoadError> {
+        let key = [u64::from(pid), futex & !FUTEX_PAIR];
+        BpfHashMap::<_, [u64; 2], u8>::try_from(self.map("FUTEXES")?)
+            .and_then(|mut futexes| futexes.insert(key, 1, 0))
+            .map_err(LoadError::refused)
     }
 
     /// Watches a system call from now on.

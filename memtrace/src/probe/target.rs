@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod container;
 pub mod process;
 pub mod runtime;
+pub mod sleepers;
 pub mod sockets;
 
 use std::io;

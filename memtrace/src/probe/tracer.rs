@@ -14,7 +14,11 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use memtrace_common::{config::Target as KernelTarget, event::CounterKind, loss::Loss};
+use memtrace_common::{
+    config::Target as KernelTarget,
+    event::{CounterKind, HandoverKind},
+    loss::Loss,
+};
 use thiserror::Error;
 
 use super::{
@@ -25,11 +29,15 @@ use super::{
     runtime::counters::Counters,
     runtimes::Runtimes,
     sys,
-    target::{Selector, TargetError, descendants, process, sockets},
+    target::{
+        Selector, TargetError, descendants, process,
+        sleepers::{self, Sleeper},
+        sockets,
+    },
 };
 use crate::{
     decode,
-    event::{Event, EventBody, Origin, PROCESSES_UNPROBED, ProcessFact, RawEvent},
+    event::{Event, EventBody, Handover, Origin, PROCESSES_UNPROBED, ProcessFact, RawEvent},
     id::ProcessId,
 };
 
@@ -545,7 +553,40 @@ impl Tracer {
                 },
             ));
         }
+        self.find_sleepers(pid, sink);
         Ok(())
+    }
+
+    /// States which threads had fallen asleep before the trace began.
+    fn find_sleepers(&mut self, pid: u32, sink: &mut dyn FnMut(RawEvent)) {
+        let (Ok(known), Some(target)) = (self.kernel.target(pid), self.targets.get(&pid)) else {
+            return;
+        };
+        let java_threads = target.counters.java_threads();
+        for Sleeper { tid, futex } in sleepers::sleepers(pid).unwrap_or_default() {
+            let is_for_work = if known.jvm.java_thread_bytes == 0 {
+                !(known.locks_from..known.locks_until).contains(&futex)
+            } else {
+                let bytes = u64::from(known.jvm.java_thread_bytes);
+                java_threads
+                    .iter()
+                    .any(|at| futex.wrapping_sub(*at) < bytes)
+            };
+            // One more that cannot be remembered is one that was not seen.
+            if is_for_work && self.kernel.know_futex(pid, futex).is_ok() {
+                let mut asleep = own(
+                    pid,
+                    EventBody::Sleep(Handover {
+                        key: futex,
+                        kind: HandoverKind::Futex,
+                        amount: 0,
+                        alone: false,
+                    }),
+                );
+                asleep.event.tid = tid;
+                sink(asleep);
+            }
+        }
     }
 
     /// Probes what the process has mapped now. Returns whether anything about

@@ -8,7 +8,8 @@
 //! interpreter since 3.12), and makes every lock of the program elsewhere. The
 //! other runtimes named here wake threads for purposes of their own at addresses
 //! like those at which the program's threads wait for work: none of their futexes
-//! tells anything.
+//! tells anything, except HotSpot's, where the kernel programs can tell a thread's
+//! own from the machine's.
 
 use std::ops::Range;
 
@@ -50,9 +51,7 @@ fn is_all_its_own(mapping: &Mapping) -> bool {
     matches!(
         name.as_str(),
         "libjvm.so" | "libcoreclr.so" | "node" | "nodejs" | "deno" | "bun" | "beam.smp"
-    ) || ["ruby", "libruby", "libnode.so"]
-        .iter()
-        .any(|start| name.starts_with(start))
+    ) || name.starts_with("libnode.so")
 }
 
 fn file_name(mapping: &Mapping) -> String {
@@ -69,8 +68,8 @@ mod tests {
         for (path, is_known) in [
             ("/usr/lib/jvm/java-17/lib/server/libjvm.so", true),
             ("/usr/bin/node", true),
-            ("/usr/bin/ruby3.1", true),
-            ("/usr/lib/libruby-3.1.so.3.1", true),
+            ("/usr/lib/libnode.so.108", true),
+            ("/usr/bin/ruby3.1", false),
             ("/usr/sbin/nginx", false),
             ("/usr/bin/python3.11", false),
         ] {

@@ -16,7 +16,7 @@
 
 use std::collections::VecDeque;
 
-use memtrace_common::event::HandoverKind;
+use memtrace_common::{event::HandoverKind, limits::FUTEX_PAIR};
 
 use crate::{
     attribute::ProcessIndex,
@@ -59,14 +59,12 @@ impl Place {
         }
     }
 
-    /// A futex, together with its neighbour: glibc's condition variable has two,
-    /// which it uses in turn, in eight bytes (`__g_signals` in
-    /// sysdeps/nptl/bits/thread-shared-types.h).
+    /// A futex, together with its neighbour.
     pub fn futex(process: ProcessIndex, key: u64) -> Place {
         Place {
             process: Some(process),
             kind: HandoverKind::Futex,
-            key: key & !7,
+            key: key & !FUTEX_PAIR,
         }
     }
 

@@ -37,7 +37,8 @@ enum State {
     Has(Given),
     /// It is done with this request, and may have taken something else at home
     /// if that was given since, or if somebody could have given it unseen:
-    /// everybody was awake there so many times until then.
+    /// everybody was awake there so many times until then. Without a home, it
+    /// may have taken anything.
     Done(RequestId, u64),
 }
 
@@ -251,7 +252,14 @@ impl Places {
                 self.settle(tid, place)
             }
             State::Done(request, times) => {
-                let waiting = self.places.get(&home?)?;
+                let Some(waiting) = home.and_then(|home| self.places.get(&home)) else {
+                    let given = Given::After {
+                        request,
+                        gifts: Vec::new(),
+                        is_all: false,
+                    };
+                    return Some(Taken { given, was_idle });
+                };
                 let is_all = waiting.dry_times == times && waiting.idle() != 0 && !waiting.is_quiet;
                 let gifts = requests(waiting.gifts());
                 if is_all && gifts.is_empty() {
@@ -309,12 +317,15 @@ impl Places {
     /// may be done with it.
     pub fn reported(&mut self, tid: u32, request: RequestId) {
         self.done(tid);
-        if let Some(waiting) = self.unseen_home(tid) {
-            let times = waiting.dry_times;
-            let known = self.known(tid);
-            known.state = Some(State::Done(request, times));
-            known.was_idle = true;
-        }
+        let has_home = self.threads.get(&tid).is_some_and(|it| it.home.is_some());
+        let times = match self.unseen_home(tid) {
+            Some(waiting) => waiting.dry_times,
+            None if has_home => return,
+            None => 0,
+        };
+        let known = self.known(tid);
+        known.state = Some(State::Done(request, times));
+        known.was_idle = true;
     }
 
     /// Where the thread gets its work, if it can do so unseen.
@@ -372,6 +383,18 @@ impl Places {
     /// The thread sleeps there in the middle of a request.
     pub fn sleeps_within(&mut self, tid: u32, place: Place, request: RequestId) {
         self.known(tid).slept = Some((place, request));
+    }
+
+    /// The request in the middle of which somebody waits there who is handed no
+    /// work anywhere, if nobody else does: for what this thread, which is, does.
+    pub fn awaited(&self, tid: u32, place: Place) -> Option<RequestId> {
+        self.threads.get(&tid)?.home?;
+        let [waiting] = self.places.get(&place)?.asleep[..] else {
+            return None;
+        };
+        let waiting = self.threads.get(&waiting)?;
+        let (at, request) = waiting.slept?;
+        (at == place && waiting.home.is_none()).then_some(request)
     }
 
     /// The thread goes on with a request: wherever it slept in the middle of it

@@ -717,6 +717,80 @@ fn a_thread_works_for_the_request_of_its_maker() {
     assert_eq!(whose[within], handed_over(0));
 }
 
+/// A pool makes its threads when there is work: they get the rest of it elsewhere,
+/// and tell a loop of each piece.
+#[test]
+fn a_thread_that_has_told_of_its_makers_request_may_have_taken_another() {
+    let mut server = Server::default();
+    server.accept(ACCEPTOR, 1);
+    server.receives(WORKER, 1);
+    let child = 40;
+    server.event(
+        WORKER,
+        EventBody::Fork {
+            child_pid: PID,
+            child_tid: child,
+            start_ns: 0,
+            process: false,
+            followed: true,
+        },
+    );
+    let first = server.allocates(child);
+    server.event(
+        child,
+        EventBody::Wake(handover(HandoverKind::EventFd, 5, 1)),
+    );
+    let second = server.allocates(child);
+    let whose = server.ends();
+    assert_eq!(whose[first], handed_over(0));
+    assert_eq!(whose[second], Whose::OneOf([0, 0]));
+}
+
+/// What it takes for a request thread to wait for a worker's result, in a place of
+/// its own.
+const RESULT: u64 = 0xa000;
+
+#[test]
+fn who_wakes_a_thread_that_waits_in_a_request_has_worked_for_it() {
+    let told = handover(HandoverKind::EventFd, 5, 1);
+    let mut server = pool(&[WORKER, WORKER_2]);
+    for socket in 1..=2 {
+        server.accept(ACCEPTOR, socket);
+    }
+    server.receives(POLLER, 1);
+    server.wakes(POLLER, QUEUE);
+    server.woken(WORKER, QUEUE);
+    server.allocates(WORKER);
+    server.event(WORKER, EventBody::Wake(told));
+    // Another thread gives something without anybody's being woken, and waits.
+    let asker = 30;
+    server.wakes(POLLER, QUEUE);
+    server.receives(asker, 2);
+    server.sleeps(asker, RESULT);
+    let taken = server.allocates(WORKER);
+    server.wakes(WORKER, RESULT);
+    let whose = server.ends();
+    assert_eq!(whose[taken], handed_over(1));
+}
+
+#[test]
+fn who_was_woken_for_one_request_and_ends_the_wait_of_another_is_ambiguous() {
+    let mut server = pool(&[WORKER]);
+    for socket in 1..=2 {
+        server.accept(ACCEPTOR, socket);
+    }
+    let asker = 30;
+    server.receives(asker, 2);
+    server.sleeps(asker, RESULT);
+    server.receives(POLLER, 1);
+    server.wakes(POLLER, QUEUE);
+    server.woken(WORKER, QUEUE);
+    let unclear = server.allocates(WORKER);
+    server.wakes(WORKER, RESULT);
+    let whose = server.ends();
+    assert_eq!(whose[unclear], Whose::OneOf([1, 0]));
+}
+
 /// A lock that is made anew for each wait is a new one each time.
 #[test]
 fn memory_that_was_given_back_is_no_lock_any_more() {

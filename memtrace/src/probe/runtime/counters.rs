@@ -111,6 +111,11 @@ impl Counters {
         readings
     }
 
+    /// Addresses of the `JavaThread`s there are.
+    pub fn java_threads(&self) -> Vec<u64> {
+        self.jvm.as_ref().map(Jvm::java_threads).unwrap_or_default()
+    }
+
     /// Looks again for what could not be told yet, and whether the kernel half has
     /// met something that people must be told. Returns whether the trouble has
     /// changed.

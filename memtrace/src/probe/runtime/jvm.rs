@@ -12,6 +12,7 @@
 //! looked at.
 
 mod table;
+mod types;
 
 use std::{collections::HashMap, io};
 
@@ -101,7 +102,7 @@ pub fn find(pid: u32) -> Result<Found, JvmError> {
     }
     let variables: HashMap<String, u64> = image
         .elf
-        .variables(&|name| VARIABLES.contains(&name))
+        .variables(&|name| VARIABLES.contains(&name) || types::VARIABLES.contains(&name))
         .map_err(unusable)?
         .into_iter()
         .map(|(name, address)| (name, address.wrapping_add(image.moved)))
@@ -111,6 +112,7 @@ pub fn find(pid: u32) -> Result<Found, JvmError> {
     let Some(entries) = Entries::read(&memory, &variables)? else {
         return Ok(Found::NotYet);
     };
+    let java_thread_bytes = types::size(&memory, &variables, "JavaThread").unwrap_or(0);
     let threads = ThreadList::new(memory, &entries)?;
     let Some(java_thread) = threads.own_pointer()? else {
         return Ok(Found::NotYet);
@@ -118,6 +120,7 @@ pub fn find(pid: u32) -> Result<Found, JvmError> {
     Ok(Found::Jvm(Jvm {
         target: JvmTarget {
             java_thread,
+            java_thread_bytes,
             ..threads.layout
         },
         threads,
@@ -126,6 +129,11 @@ pub fn find(pid: u32) -> Result<Found, JvmError> {
 }
 
 impl Jvm {
+    /// Addresses of all `JavaThread`s there are.
+    pub fn java_threads(&self) -> Vec<u64> {
+        self.threads.all()
+    }
+
     /// What every thread's counter says now, as far as it can be told; of the
     /// threads that begin or end meanwhile nothing may be said.
     pub fn readings(&self) -> Vec<Reading> {
@@ -180,6 +188,8 @@ impl<M: Memory> ThreadList<M> {
                 // Before JDK 21 there are no virtual threads.
                 continuation: entries.offset("JavaThread", "_cont_entry").unwrap_or(0),
                 carriers_met: 0,
+                java_thread_bytes: 0,
+                reserved: 0,
             },
             list_at: entries.address("ThreadsSMRSupport", "_java_thread_list")?,
             length: entries.offset("ThreadsList", "_length")?,

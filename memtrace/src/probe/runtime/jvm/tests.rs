@@ -18,6 +18,8 @@ const LAYOUT: JvmTarget = JvmTarget {
     buffer_top: 264,
     continuation: 0,
     carriers_met: 0,
+    java_thread_bytes: 0,
+    reserved: 0,
 };
 
 fn list(memory: Pieces) -> ThreadList<Pieces> {
