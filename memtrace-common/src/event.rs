@@ -351,6 +351,10 @@ pub enum ContextKind {
     Greenlet = 2,
     /// A goroutine, by its number.
     Goroutine = 3,
+    /// A resource of Node whose callback runs, by its number and thread. Many are
+    /// made at a time: `ContextMade` names the last of them, and the first as its
+    /// parent.
+    Node = 4,
 }
 
 impl ContextKind {
@@ -360,6 +364,7 @@ impl ContextKind {
             1 => ContextKind::Python,
             2 => ContextKind::Greenlet,
             3 => ContextKind::Goroutine,
+            4 => ContextKind::Node,
             _ => return None,
         })
     }

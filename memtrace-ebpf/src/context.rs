@@ -25,6 +25,7 @@ use crate::{
     emit::{QUIET, header, record},
     kernel::read,
     maps::{CONTEXTS, TARGETS, ThreadState, config, current, is_target, thread_state},
+    node,
 };
 
 /// Return of the CPython function that makes copies of contexts: a task, a
@@ -119,6 +120,10 @@ fn ended(context: u64, kind: ContextKind) -> u32 {
 /// was stated last.
 #[inline(always)]
 pub fn state_if_changed(pid: u32, tid: u32, thread: &mut ThreadState) {
+    if thread.node.ids_at != 0 {
+        node::state_if_changed(pid, tid, thread);
+        return;
+    }
     match CONTEXTS.get(0) {
         Some(0) | None => return,
         Some(_) => {}

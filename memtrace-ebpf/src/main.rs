@@ -19,6 +19,7 @@ mod handover;
 mod http2;
 mod kernel;
 mod maps;
+mod node;
 mod socket;
 mod task;
 mod tls;

@@ -165,6 +165,21 @@ pub struct ThreadState {
     pub takes_part: u64,
     /// Where it was stated to sleep; 0 if it has done anything else since.
     pub slept_at: u64,
+    pub node: NodeState,
+}
+
+/// What is known of the resources of a thread's Node environment.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NodeState {
+    /// Where their numbers are; 0: the thread has none that are read.
+    pub ids_at: u64,
+    /// The number of the newest that was stated.
+    pub made: u64,
+    /// The one whose callback ran last, as long as its continuations may run.
+    pub cause: u64,
+    /// Not 0: callbacks run one after the other, each with its continuations.
+    pub in_row: u64,
 }
 
 /// No runtime counts this far: the context is stated again.
@@ -303,6 +318,12 @@ static EMPTY: ThreadState = ThreadState {
     counted: 0,
     takes_part: 0,
     slept_at: 0,
+    node: NodeState {
+        ids_at: 0,
+        made: 0,
+        cause: 0,
+        in_row: 0,
+    },
 };
 
 /// Process and thread id of the current task.

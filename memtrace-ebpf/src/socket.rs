@@ -35,6 +35,7 @@ use crate::{
         ANEW, EVENTS, Moved, NEXT, NEXT_PROBE, SYSCALLS, ThreadState, current,
         existing_thread_state, get, is_target, lost, set, thread_state,
     },
+    node,
 };
 
 const PROT_EXEC: u64 = 4;
@@ -858,6 +859,7 @@ fn wait(pid: u32, tid: u32, kind: WaitKind, descriptors: u32) {
     let Some(state) = existing_thread_state(tid) else {
         return;
     };
+    node::waits(state);
     if state.active == 0 {
         return;
     }

@@ -43,6 +43,7 @@ mod goroutine;
 mod handover;
 mod process;
 mod reason;
+mod resource;
 mod series;
 mod strand;
 mod tls;
@@ -328,6 +329,11 @@ impl Attributor {
                 let process = self.processes.of_pid(pid, out);
                 self.strands.end_context(process, *context, out);
             }
+            EventBody::ContextMade {
+                context,
+                parent,
+                kind: ContextKind::Node,
+            } => self.resources_made(pid, tid, (*parent, *context), out),
             EventBody::ContextMade {
                 context,
                 parent,
@@ -683,10 +689,10 @@ impl Attributor {
                 // loop waited, one after the other and without a system call:
                 // that one of them writes proves nothing of the others.
                 let own = usize::from(self.strands.in_progress(wrote));
+                let claimed = self.strands.doing(strand).and_then(Doing::claimed);
                 let mixed = self.processes.mixes_tasks(process)
                     && self.strands.under_way(process) > own
-                    && matches!(strand, StrandId::Thread(_));
-                let claimed = self.strands.doing(strand).and_then(Doing::claimed);
+                    && (claimed.is_none() || matches!(strand, StrandId::Thread(_)));
                 let (next, proven) = match (mixed, after) {
                     (true, AfterWrite::Ended) => (Doing::unknown(Reason::TasksUntold), claimed),
                     (true, _) => (next, claimed),
@@ -907,6 +913,18 @@ impl Attributor {
         caller: Caller,
         out: &mut Vec<Attributed>,
     ) {
+        let strands = &self.strands;
+        if self
+            .connections
+            .answers_several(conn, |request| strands.in_progress(request))
+        {
+            // Whichever it is for, or all.
+            if self.sure_claim(strand).is_none() || matches!(strand, StrandId::Thread(_)) {
+                let next = Doing::unknown(Reason::SeveralRequests);
+                self.turn(pid, tid, next, None, out);
+            }
+            return;
+        }
         let own = self.strands.doing(strand).and_then(Doing::work);
         let next = match caller {
             Caller::Request(request) => Doing::request(request, How::Backend),
@@ -997,9 +1015,18 @@ impl Attributor {
         };
         let waits_in = self.strands.thread(tid).and_then(|thread| thread.waits_in);
         let strands = &mut self.strands;
-        let Some(origin) = strands.context(process, context).map(|known| known.origin) else {
+        let Some(known) = strands.context_mut(process, context) else {
             return;
         };
+        let origin = known.origin;
+        if known.kind == ContextKind::Node {
+            // What is received is called back for by the connection's resource;
+            // whoever sends may be any.
+            if request.is_some() {
+                known.origin = Origin::Connection(conn);
+            }
+            return;
+        }
         // A callback that was set up during one request and receives for another
         // serves the connection, not the request.
         let outlived = match (origin, request) {
@@ -1172,7 +1199,9 @@ impl Attributor {
         };
         match kind {
             ContextKind::Greenlet => thread.greenlet = known,
-            ContextKind::Python | ContextKind::Goroutine => thread.context = known,
+            ContextKind::Python | ContextKind::Goroutine | ContextKind::Node => {
+                thread.context = known;
+            }
         }
         if kind == ContextKind::Python {
             thread.entered = entered;
@@ -1180,10 +1209,14 @@ impl Attributor {
             thread.reading = thread.reading.filter(|reading| reading.covers(entered));
         }
         let received = thread.reading.filter(|reading| reading.context.is_none());
+        // The resource of a connection on which answers to several came.
+        let for_several = kind == ContextKind::Node
+            && known.is_some()
+            && thread.own.presumes(Reason::SeveralRequests);
         if let Some(reading) = &mut thread.reading {
             match kind {
                 ContextKind::Python => reading.context = known,
-                ContextKind::Greenlet | ContextKind::Goroutine => {
+                ContextKind::Greenlet | ContextKind::Goroutine | ContextKind::Node => {
                     reading.context.get_or_insert(context);
                 }
             }
@@ -1210,6 +1243,13 @@ impl Attributor {
         let resumed = std::mem::replace(&mut of_context.turn, turn) != turn;
         let doing = of_context.doing;
         let strand = StrandId::Context(process, context);
+        if for_several {
+            of_context.origin = Origin::Shared;
+            let several = Doing::unknown(Reason::SeveralRequests);
+            self.strands.turn(StrandId::Thread(tid), BETWEEN, None, out);
+            self.strands.turn(strand, several, None, out);
+            return;
+        }
         if let Some(reading) = received {
             // Not what received the bytes works for them, but what it entered.
             let receiver = self.strands.doing(reading.strand);
@@ -1267,6 +1307,8 @@ impl Attributor {
                 // What a thread was given it does in a context of its own.
                 None if doing.is_handed_over() => return,
                 None if doing.claimed().is_some() => BETWEEN,
+                // Each callback of a resource is for itself.
+                None if kind == ContextKind::Node && resumed => BETWEEN,
                 // The records have been taken in.
                 None if doing.presumes(Reason::TlsHandshake) => BETWEEN,
                 None => return,

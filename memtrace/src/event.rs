@@ -181,7 +181,9 @@ pub enum EventBody {
     ContextMade {
         /// What identifies the new context in the process.
         context: u64,
-        /// On whose behalf; 0: of the one in which the thread works.
+        /// On whose behalf; 0: of the one in which the thread works. Of Node's
+        /// resources: the first of those that were made together, on behalf of the
+        /// one in which the thread works.
         parent: u64,
         /// Of which kind.
         kind: ContextKind,

@@ -1,5 +1,7 @@
 //! Whose is it: events in, bytes by route and by reason out.
 
+#[path = "attribution/callbacks.rs"]
+mod callbacks;
 #[path = "attribution/event_loops.rs"]
 mod event_loops;
 #[path = "attribution/goroutines.rs"]

@@ -20,6 +20,10 @@ use crate::{
     protocol::session::SESSIONS_MAX,
 };
 
+/// Requests remembered of those that wait for an answer on one connection, 4 bytes
+/// each; the oldest are forgotten first.
+const ASKERS_MAX: usize = 256;
+
 /// What a connection is known by: TLS sessions that are tied to no socket are
 /// told apart by their addresses, which mean something only in their process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -136,6 +140,9 @@ struct Conn {
     caller: Option<Caller>,
     /// How far the asking has come.
     asking: Asking,
+    /// Requests under way on whose behalf bytes were sent, and of which it is not
+    /// known that their answer has come.
+    askers: Vec<RequestId>,
     /// A request has begun on it.
     used: bool,
     malformed: bool,
@@ -264,6 +271,7 @@ impl Connections {
             upgraded: None,
             series: None,
             caller: None,
+            askers: Vec::new(),
             asking: Asking::Nothing,
             used: false,
             malformed: false,
@@ -525,7 +533,32 @@ impl Connections {
         {
             found.caller = caller;
             found.asking = if opened { Asking::Opened } else { Asking::Sent };
+            if let (Some(Caller::Request(request)), false) = (caller, opened)
+                && !found.askers.contains(&request)
+            {
+                if found.askers.len() >= ASKERS_MAX {
+                    found.askers.remove(0);
+                }
+                found.askers.push(request);
+            }
         }
+    }
+
+    /// Whether what comes may answer any of several requests that are under way.
+    pub fn answers_several(
+        &mut self,
+        conn: ConnRef,
+        under_way: impl Fn(RequestId) -> bool,
+    ) -> bool {
+        let Some(found) = self.conns.get_mut(&conn.key).filter(|it| it.id == conn.id) else {
+            return false;
+        };
+        found.askers.retain(|asker| under_way(*asker));
+        let several = found.askers.len() > 1;
+        if !several {
+            found.askers.clear();
+        }
+        several
     }
 
     /// Something was sent for whoever had opened the connection.

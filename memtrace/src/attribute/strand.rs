@@ -288,7 +288,7 @@ impl Strands {
             (process, context),
             Context {
                 doing: match kind {
-                    ContextKind::Python | ContextKind::Greenlet => BETWEEN,
+                    ContextKind::Python | ContextKind::Greenlet | ContextKind::Node => BETWEEN,
                     // Most of a program's goroutines never serve.
                     ContextKind::Goroutine => Doing::unknown(Reason::BackgroundThread),
                 },

@@ -19,6 +19,7 @@ use super::{
     greenlet::Greenlet,
     load::{Kernel, UprobeKind},
     maps::FileIdentity,
+    node::Node,
     python::Python,
     runtime::{go::Go, php::Php},
     sys::{self, Side},
@@ -315,6 +316,35 @@ impl Links {
         self.attach_sites(kernel, pid, &path, "context_end", Side::Entry, &ends)?;
         self.attach_sites(kernel, pid, &path, "context_made", Side::Return, &makers)?;
         self.done(pid, python.file, Subject::Contexts);
+        Ok(())
+    }
+
+    /// Watches the callbacks of a Node process.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn attach_node(&mut self, kernel: &Kernel, pid: u32, node: &Node) -> io::Result<()> {
+        if !self.is_new(pid, node.file, Subject::Contexts) {
+            return Ok(());
+        }
+        let path = node.attach_path();
+        let site = |offset: &u64| (*offset, 0);
+        let rows: Vec<(u64, u64)> = node.rows.iter().map(site).collect();
+        let settles: Vec<(u64, u64)> = node.settles.iter().map(site).collect();
+        for (program, side, sites) in [
+            ("node_continued", Side::Return, &[(node.continues, 0)][..]),
+            ("node_ended", Side::Return, &[(node.ends, 0)]),
+            ("node_row", Side::Entry, &rows),
+            ("node_settles", Side::Entry, &settles),
+            ("node_ends", Side::Entry, &[(node.ends, 0)]),
+            // The others do nothing before this one was met.
+            ("node_begins", Side::Entry, &[(node.begins, 0)]),
+        ] {
+            if !sites.is_empty() {
+                self.attach_sites(kernel, pid, &path, program, side, sites)?;
+            }
+        }
+        self.done(pid, node.file, Subject::Contexts);
         Ok(())
     }
 

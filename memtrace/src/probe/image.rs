@@ -72,7 +72,7 @@ pub struct Image {
     symbols: Vec<Symbol>,
 }
 
-/// A dynamic symbol that was asked for.
+/// A symbol that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Symbol {
     name: String,
@@ -81,7 +81,7 @@ struct Symbol {
 }
 
 impl Image {
-    /// Opens the file of a mapping and looks for these dynamic symbols in it.
+    /// Opens the file of a mapping and looks for these symbols in it.
     ///
     /// # Errors
     /// In words: the file cannot be opened or understood.
@@ -105,18 +105,32 @@ impl Image {
     ) -> Result<Option<Image>, Box<dyn std::error::Error>> {
         let cache = ReadCache::new(handle.try_clone()?);
         let file = object::File::parse(&cache)?;
-        let symbols = file
-            .dynamic_symbols()
-            .filter(|symbol| symbol.address() != 0)
-            .filter_map(|symbol| {
-                let name = symbol.name().ok().filter(|name| names.contains(name))?;
-                Some(Symbol {
-                    name: name.to_owned(),
-                    address: symbol.address(),
-                    size: symbol.size(),
-                })
-            })
-            .collect();
+        let mut symbols: Vec<Symbol> = Vec::new();
+        // The linker's own symbols only for what is not exported: there are many.
+        let tables = [file.dynamic_symbols(), file.symbols()];
+        for table in tables {
+            let is_known = |name: &str| symbols.iter().any(|known| known.name == name);
+            let wanted: Vec<&str> = names
+                .iter()
+                .copied()
+                .filter(|name| !is_known(name))
+                .collect();
+            if wanted.is_empty() {
+                break;
+            }
+            symbols.extend(
+                table
+                    .filter(|symbol| symbol.address() != 0)
+                    .filter_map(|symbol| {
+                        let name = symbol.name().ok().filter(|name| wanted.contains(name))?;
+                        Some(Symbol {
+                            name: name.to_owned(),
+                            address: symbol.address(),
+                            size: symbol.size(),
+                        })
+                    }),
+            );
+        }
         // Its first segment in the file is its lowest mapping.
         let first = file
             .segments()
@@ -142,7 +156,7 @@ impl Image {
         }))
     }
 
-    /// A dynamic symbol's address in the file's own numbering.
+    /// A symbol's address in the file's own numbering.
     pub fn symbol(&self, name: &str) -> Option<u64> {
         self.known(name).map(|symbol| symbol.address)
     }

@@ -7,7 +7,7 @@
 
 use memtrace_common::config::Target;
 
-use super::{attach::Links, greenlet, load::Kernel, python, runtime::go, turns};
+use super::{attach::Links, greenlet, load::Kernel, node, python, runtime::go, turns};
 use crate::event::{ASYNCIO_UNTOLD, GREENLETS_UNTOLD};
 
 /// What has become of the runtimes of a process.
@@ -19,6 +19,8 @@ pub struct Runtimes {
     turns: bool,
     /// greenlet is followed, or cannot be.
     greenlet: bool,
+    /// Node's callbacks are followed, or cannot be.
+    node: bool,
     go: go::Followed,
     trouble: Vec<String>,
 }
@@ -67,6 +69,19 @@ impl Runtimes {
                     .map_err(|error| error.to_string())
             }) {
                 self.trouble.push(format!("{GREENLETS_UNTOLD}: {error}"));
+            }
+        }
+        if !self.node
+            && let Some(found) = node::find(pid).transpose()
+        {
+            self.node = true;
+            if let Err(error) = found.map_err(|error| error.to_string()).and_then(|found| {
+                links
+                    .attach_node(kernel, pid, &found)
+                    .map_err(|error| error.to_string())
+            }) {
+                self.trouble
+                    .push(format!("Node's callbacks are not told apart: {error}"));
             }
         }
         go_changed || self.trouble.len() != before
@@ -118,6 +133,15 @@ pub fn examine(pid: u32) -> Vec<(&'static str, Result<String, String>)> {
             .map(|_| "told apart".to_owned())
             .map_err(|error| format!("not told apart: {error}"));
         found.push(("greenlets", told));
+    }
+    if let Some(node) = node::find(pid).transpose() {
+        let told = node
+            .map(|node| match node.settles {
+                Some(_) => "told apart".to_owned(),
+                None => "told apart, but for timers that settle promises".to_owned(),
+            })
+            .map_err(|error| format!("not told apart: {error}"));
+        found.push(("Node's callbacks", told));
     }
     found
 }
