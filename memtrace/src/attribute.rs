@@ -25,8 +25,9 @@
 //!   last, and, once it has been handed some, for whoever waits for what it gives
 //!   in return (`goroutine`);
 //! - on a connection that carries several exchanges at once, the bytes of a call
-//!   say for which they are: of one, it is as above; what follows bytes of several
-//!   is for all of them until bytes of one are sent;
+//!   say for which they are: of one, it is as above; what follows bytes of several,
+//!   received at once or one after the other with nothing done between, is for all
+//!   of them until bytes of one are sent;
 //! - each message of a WebSocket, and each event of a stream of them, is a
 //!   request of its own; see `series`;
 //! - a thread whose tasks cannot be told apart works for none of several requests
@@ -603,9 +604,15 @@ impl Attributor {
         let process = self.begin_thread(pid, tid, out);
         let mut deciphered = self.moved(tid, process, data);
         let tls_is_read = self.processes.reads_tls(process);
-        let Some((conn, turn)) = self.connections.data(data, process, tls_is_read, out) else {
+        let Some((conn, mut turn)) = self.connections.data(data, process, tls_is_read, out) else {
             return;
         };
+        if let Turn::To(Owner::Request(claim)) = turn
+            && data.direction == Direction::Recv
+            && self.receives_another(self.strands.current(tid), conn, claim.request)
+        {
+            turn = Turn::Unclear(Reason::SeveralRequests);
+        }
         match turn {
             Turn::Wrote(request, _) | Turn::To(Owner::Request(Claim { request, .. })) => {
                 self.proves(tid, request, out);
@@ -715,6 +722,23 @@ impl Attributor {
                 self.learn_which(strand, conn, wrote);
             }
         }
+    }
+
+    /// Whether bytes of other requests have come on the connection, for which
+    /// nothing was done before these came.
+    fn receives_another(&self, strand: StrandId, conn: ConnRef, request: RequestId) -> bool {
+        let Some(doing) = self
+            .strands
+            .doing(strand)
+            .filter(|doing| doing.work().is_none())
+        else {
+            return false;
+        };
+        let of_another = match doing.claimed() {
+            Some(other) => other != request && self.connections.has_open(conn, other),
+            None => doing.presumes(Reason::SeveralRequests),
+        };
+        of_another && self.connections.is_multiplexed(conn)
     }
 
     /// Whether a strand may answer others of a connection's requests next than the

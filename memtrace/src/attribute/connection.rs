@@ -500,6 +500,14 @@ impl Connections {
             })
     }
 
+    /// Whether a request's response is still to come, or to end, on a connection.
+    pub fn has_open(&self, conn: ConnRef, request: RequestId) -> bool {
+        self.get(conn).is_some_and(|conn| {
+            let mut requests = conn.exchanges.iter().map(|exchange| exchange.request);
+            requests.any(|other| other == request)
+        })
+    }
+
     /// Whether a connection may carry several exchanges at once.
     pub fn is_multiplexed(&self, conn: ConnRef) -> bool {
         self.get(conn).is_some_and(|conn| conn.carried.is_some())

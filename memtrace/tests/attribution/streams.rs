@@ -193,6 +193,22 @@ fn a_thread_that_serves_all_is_told_from_answer_to_answer() {
     expect(tasks.scene, [("/b", 20), (&*several, 301)]);
 }
 
+/// Read record by record, as from TLS: the same, but for what is done between.
+#[test]
+fn bytes_of_several_that_are_read_one_after_the_other_are_for_all() {
+    let mut tasks = Tasks::serving();
+    tasks.runs(0);
+    tasks.receives(&[(1, "/a")]);
+    tasks.receives(&[(3, "/b")]);
+    tasks.receives(&[(5, "/c")]);
+    tasks.allocates(1);
+    tasks.receives(&[(7, "/d")]);
+    tasks.allocates(20);
+    tasks.sends(&[7], true);
+    let several = reason(Reason::SeveralRequests);
+    expect(tasks.scene, [("/d", 20), (&*several, 1)]);
+}
+
 /// Of what comes back from a server that is asked for several at once nobody
 /// knows here for which of them it is.
 #[test]
