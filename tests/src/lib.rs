@@ -10,6 +10,7 @@
 pub mod client;
 pub mod gate;
 pub mod go;
+pub mod java;
 pub mod load;
 pub mod memtrace;
 pub mod nginx;
@@ -21,4 +22,5 @@ pub mod range;
 pub mod report;
 pub mod server;
 pub mod shim;
+pub mod soak;
 pub mod tls;

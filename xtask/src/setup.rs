@@ -42,6 +42,7 @@ const PACKAGES: &[&str] = &[
     "haproxy",
     "lighttpd",
     "nodejs",
+    "php-cli",
     "php-fpm",
     "puma",
     "python3",
