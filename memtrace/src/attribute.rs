@@ -198,6 +198,8 @@ impl Attributor {
                 self.processes.set_served(process);
                 self.connections
                     .open(fact.socket, process, ConnKind::Accepted, true, ts_ns, out);
+                let contexts = self.strands.contexts_met();
+                self.connections.set_accepted(fact.socket, contexts);
                 let earlier = self.strands.thread(tid).and_then(|thread| thread.accepted);
                 self.turn(pid, tid, Doing::unknown(Reason::ConnectionSetup), None, out);
                 let conn = self.connections.of_socket(fact.socket);

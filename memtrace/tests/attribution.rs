@@ -10,3 +10,5 @@ mod goroutines;
 mod scene;
 #[path = "attribution/streams.rs"]
 mod streams;
+#[path = "attribution/tasks.rs"]
+mod tasks;

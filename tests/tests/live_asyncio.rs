@@ -4,8 +4,7 @@
 //! In: a server of asyncio alone, in both of its styles, on this machine's
 //! interpreters and on those that `cargo xtask setup` unpacks; 64 clients,
 //! endpoints mixed. Out: figures within 2 %. Deliberately not here: frameworks;
-//! see `live_known_bytes.rs`. Not here yet: streams on uvloop, of which some
-//! requests lack one of their blocks.
+//! see `live_known_bytes.rs`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -156,7 +155,10 @@ fn uvloop_keeps_their_bytes_apart_as_well() -> anyhow::Result<()> {
         program: paths::in_venv("python")?,
         root: None,
     };
-    keeps_requests_apart(&interpreter, "protocol", "uvloop")
+    for style in STYLES {
+        keeps_requests_apart(&interpreter, style, "uvloop")?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -188,6 +188,7 @@ impl Connections {
             series: None,
             caller: None,
             askers: Vec::new(),
+            accepted_after: None,
             asking: Asking::Nothing,
             used: false,
             malformed: false,
@@ -448,6 +449,19 @@ impl Connections {
     pub fn is_unused(&self, conn: ConnRef) -> bool {
         self.get(conn)
             .is_some_and(|conn| conn.role == Some(Role::Server) && !conn.used)
+    }
+
+    /// A connection was accepted when so many contexts were known.
+    pub fn set_accepted(&mut self, socket: SocketId, contexts: u64) {
+        if let Some(conn) = self.conns.get_mut(&Key::Socket(socket)) {
+            conn.accepted_after = Some(contexts);
+        }
+    }
+
+    /// How many contexts were known when the connection was accepted, if that was
+    /// seen.
+    pub fn accepted_after(&self, conn: ConnRef) -> Option<u64> {
+        self.get(conn)?.accepted_after
     }
 
     /// On whose behalf bytes were sent on a connection to another server.

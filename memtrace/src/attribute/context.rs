@@ -153,7 +153,11 @@ impl Attributor {
         };
         let same = match (doing.claimed(), next.claimed()) {
             (Some(now), Some(next)) => now == next,
-            (None, None) => doing == next || doing.work().is_some() && !resumed,
+            // What was made by nobody known may yet tell whose it was all along.
+            (None, None) => {
+                doing == next
+                    || doing.work().is_some() && (!resumed || doing.follows_the_same(&next))
+            }
             (Some(_), None) | (None, Some(_)) => false,
         };
         if !same {
@@ -308,8 +312,13 @@ impl Attributor {
             let of_loop = known.kind == ContextKind::Python
                 && !known.made
                 && waits_in.is_none_or(|waits_in| waits_in == context);
+            // One that is older than the connection serves others too.
+            let accepted_after = self.connections.accepted_after(conn);
+            let is_older = known.kind == ContextKind::Python
+                && accepted_after.is_some_and(|after| !known.made || known.number < after);
             known.origin = match origin {
                 Origin::Unknown if of_loop && request.is_some() => Origin::Unknown,
+                Origin::Unknown | Origin::Work(_) if is_older => Origin::Shared,
                 Origin::Work(_) if self.connections.is_multiplexed(conn) => origin,
                 Origin::Unknown | Origin::Work(_) => Origin::Connection(conn),
                 // A series may have others told of it.

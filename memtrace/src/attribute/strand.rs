@@ -145,7 +145,7 @@ pub struct Context {
     met: bool,
     /// In the order in which contexts were met: an address that was used again
     /// has a later number.
-    number: u64,
+    pub number: u64,
 }
 
 /// On whose behalf a context works.
@@ -254,6 +254,11 @@ impl Strands {
             Some(known) => known.met = true,
             None => self.insert_context(process, context, kind, Origin::Unknown, false, out),
         }
+    }
+
+    /// How many contexts have been met or made.
+    pub fn contexts_met(&self) -> u64 {
+        self.next
     }
 
     /// A context was made. One that had this name before is gone.

@@ -23,6 +23,8 @@ impl Attributor {
         let worked_here = match self.strands.doing(self.strands.current(tid)) {
             Some(doing) => match doing.claimed() {
                 Some(request) => self.connections.owes(socket, request),
+                // It may yet be told whose all of it is.
+                None if doing.is_following() => false,
                 // After a response, or with nothing to do: whatever the
                 // connection, the thread is done with it; unless it asked
                 // something there since, for whomever that was.

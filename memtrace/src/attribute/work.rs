@@ -141,6 +141,23 @@ impl Doing {
         )
     }
 
+    /// Whether both are done because of the same other work.
+    pub fn follows_the_same(&self, other: &Doing) -> bool {
+        match (self, other) {
+            (
+                Doing::Open {
+                    follows: Some((own, _)),
+                    ..
+                },
+                Doing::Open {
+                    follows: Some((others, _)),
+                    ..
+                },
+            ) => own == others,
+            _ => false,
+        }
+    }
+
     /// Whether something was asked of another server.
     pub fn is_asked(&self) -> bool {
         matches!(self, Doing::Open { asked: true, .. })

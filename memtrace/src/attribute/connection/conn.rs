@@ -48,6 +48,9 @@ pub(super) struct Conn {
     /// Requests under way on whose behalf bytes were sent, and of which it is not
     /// known that their answer has come.
     pub(super) askers: Vec<RequestId>,
+    /// How many contexts were known when it was accepted; `None` if that was not
+    /// seen.
+    pub(super) accepted_after: Option<u64>,
     /// A request has begun on it.
     pub(super) used: bool,
     pub(super) malformed: bool,
