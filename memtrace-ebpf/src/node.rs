@@ -170,9 +170,8 @@ fn number(tid: u32, id: u64) -> u64 {
 fn ids_of(hooks: u64) -> Option<u64> {
     let word = |offset| read_user::<u64>(hooks.wrapping_add(offset));
     let stack = word(STACK_COUNT)?;
-    let fits = word(IDS_COUNT)? == IDS
-        && FIELDS.contains(&word(FIELDS_COUNT)?)
-        && STACK.contains(&stack);
+    let fits =
+        word(IDS_COUNT)? == IDS && FIELDS.contains(&word(FIELDS_COUNT)?) && STACK.contains(&stack);
     if fits { word(IDS_BUFFER) } else { None }
 }
 
