@@ -1,6 +1,6 @@
 //! The range in short: every server model of it, each within its bounds.
 //!
-//! In: the subjects of the range, at 8 and 64 clients. Out: the bounds of
+//! In: the subjects of the range, at 1, 8 and 64 clients. Out: the bounds of
 //! `Figures::require_bounds` for those that hold, and for those that do not, what
 //! they hold today ([`SHORT`]), so that none gets worse unseen. Nothing is left
 //! out. `cargo xtask range` has every concurrency.
@@ -13,7 +13,7 @@ use memtrace_tests::range::backends::Backends;
 use memtrace_tests::range::judge::Figures;
 use memtrace_tests::range::{servers, table};
 
-const CLIENTS: [usize; 2] = [8, 64];
+const CLIENTS: [usize; 3] = [1, 8, 64];
 
 const NGINX: &[&str] = &[
     "nginx static",

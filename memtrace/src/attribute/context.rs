@@ -141,8 +141,16 @@ impl Attributor {
                 // The first context after bytes were received is that of
                 // whoever reads them.
                 Some(reading) => Doing::request(reading.request, How::Received),
-                // What a thread was given it does in a context of its own.
-                None if doing.is_handed_over() => return,
+                // What a thread was given it does in a context of its own; a loop
+                // calls back for others in it later.
+                None if doing.is_handed_over()
+                    && !self.places.has_polled(tid)
+                    && doing
+                        .claimed()
+                        .is_some_and(|request| self.strands.in_progress(request)) =>
+                {
+                    return;
+                }
                 None if doing.claimed().is_some() => BETWEEN,
                 // Each callback of a resource is for itself.
                 None if kind == ContextKind::Node && resumed => BETWEEN,

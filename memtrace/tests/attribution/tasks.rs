@@ -1,11 +1,16 @@
 //! asyncio's tasks, one for each connection, and whose the blocks are in the end.
 
-use memtrace::{event::EventBody, id::SocketId};
-use memtrace_common::event::ContextKind;
+use memtrace::{
+    event::{EventBody, Handover},
+    id::SocketId,
+};
+use memtrace_common::event::{ContextKind, HandoverKind};
 
 use crate::scene::{Scene, expect};
 
 const LOOP: u32 = 7;
+/// Of another runtime: it receives and answers, and wakes the loop.
+const OTHERS: u32 = 8;
 /// The context in which the loop runs, and the one in which the server was made,
 /// in which uvloop calls back for every connection.
 const OWN: u64 = 0x10;
@@ -121,4 +126,38 @@ fn a_context_in_which_all_connections_receive_serves_none_of_them() {
     server.scene.responds(LOOP, 50, 0);
     let ends = server.scene.ends();
     assert_eq!(ends.get("/a"), Some(&1), "{ends:?}");
+}
+
+/// The loop waited for events when the trace began, which nobody saw: the first to
+/// wake it seems to give it work. What it does in the same context later is for
+/// others.
+#[test]
+fn who_woke_a_loop_first_is_not_whom_it_works_for_ever_after() {
+    let through = |amount| Handover {
+        key: 1,
+        kind: HandoverKind::EventFd,
+        amount,
+        alone: true,
+    };
+    let mut server = Server::default();
+    server.scene.say(0, EventBody::TraceBegin);
+    server.scene.described("python");
+    for socket in [50, 51] {
+        server.scene.accepts(OTHERS, socket);
+        server.scene.receives(OTHERS, socket, 0, "/a");
+        server.scene.say(OTHERS, EventBody::Wake(through(1)));
+        server.scene.waits(OTHERS);
+        server.scene.say(LOOP, EventBody::Woken(through(1)));
+        server.runs(SERVERS);
+        server.makes(socket);
+        server.runs(OWN);
+        server.scene.waits(LOOP);
+        server.runs(socket);
+        server.scene.blocks(LOOP, socket);
+        server.runs(OWN);
+        server.scene.waits(LOOP);
+        server.scene.responds(OTHERS, socket, 0);
+    }
+    let ends = server.scene.ends();
+    assert_eq!(ends.get("/a"), Some(&50), "{ends:?}");
 }
