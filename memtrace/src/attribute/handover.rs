@@ -250,11 +250,22 @@ impl Attributor {
             .turn(self.strands.current(tid), next, proven, out);
     }
 
+    /// Whether the thread works for a request because it received bytes of it, on a
+    /// connection that carries several.
+    fn reads_for_several(&self, tid: u32, request: RequestId) -> bool {
+        let reading = self.strands.thread(tid).and_then(|thread| thread.reading);
+        reading.is_some_and(|reading| {
+            reading.request == request && self.connections.has_others(reading.conn, request)
+        })
+    }
+
     /// On whose behalf the thread wakes others.
     fn gift(&mut self, tid: u32, out: &mut Vec<Attributed>) -> Gift {
         let strand = self.strands.current(tid);
         match self.strands.doing(strand).and_then(Doing::claimed) {
             _ if self.is_untold(tid) => Gift::Nobody,
+            // What came last is not what is handed out first.
+            Some(request) if self.reads_for_several(tid, request) => Gift::Nobody,
             Some(request) => Gift::Request(request),
             None => match strand {
                 StrandId::Context(..) => self

@@ -1,11 +1,11 @@
 //! Several requests at once on one connection: whose the blocks are of tasks
 //! that serve one each, and of a thread that serves them all.
 
-use memtrace_common::event::ContextKind;
+use memtrace_common::event::{ContextKind, HandoverKind};
 
 use memtrace::{
     attribute::Reason,
-    event::{Direction, EventBody},
+    event::{Direction, EventBody, Handover},
     message::{ExchangeId, Message, Protocol},
 };
 
@@ -191,6 +191,31 @@ fn a_thread_that_serves_all_is_told_from_answer_to_answer() {
     tasks.sends(&[5, 7], true);
     let several = reason(Reason::SeveralRequests);
     expect(tasks.scene, [("/b", 20), (&*several, 301)]);
+}
+
+/// gRPC's reader hands out what came first when it has received what came last.
+#[test]
+fn a_reader_of_several_requests_hands_none_of_them_over() {
+    const WORKER: u32 = 9;
+    let at_queue = |amount| Handover {
+        key: 0x7000,
+        kind: HandoverKind::Futex,
+        amount,
+        alone: false,
+    };
+    let mut tasks = Tasks::serving();
+    tasks.runs(0);
+    tasks.scene.say(WORKER, EventBody::Sleep(at_queue(0)));
+    tasks.receives(&[(1, "/a")]);
+    tasks.allocates(1);
+    tasks.receives(&[(3, "/b")]);
+    tasks.scene.say(LOOP, EventBody::Wake(at_queue(1)));
+    tasks.scene.say(WORKER, EventBody::Woken(at_queue(1)));
+    tasks.scene.blocks(WORKER, 20);
+    tasks.sends(&[1], true);
+    tasks.sends(&[3], true);
+    let ends = tasks.scene.ends();
+    assert_eq!(ends.get("/b"), None, "{ends:?}");
 }
 
 /// Read record by record, as from TLS: the same, but for what is done between.
