@@ -92,16 +92,23 @@ mod tests {
     #[test]
     fn a_thread_of_our_own_that_sleeps() {
         let (wakes, waits) = mpsc::channel::<()>();
-        let sleeping = std::thread::spawn(move || waits.recv());
+        let (tells, told) = mpsc::channel();
+        let sleeping = std::thread::spawn(move || {
+            // PID/task/TID
+            let own = fs::read_link("/proc/thread-self").expect("a thread has a name");
+            let tid: Option<u32> = own.file_name().and_then(|tid| tid.to_str()?.parse().ok());
+            tells.send(tid).expect("somebody listens");
+            waits.recv()
+        });
+        let tid = told.recv().expect("it tells");
         // It falls asleep when it likes.
         let found = (0..1000).any(|_| {
             std::thread::sleep(Duration::from_millis(1));
-            !sleepers(std::process::id())
-                .expect("own threads")
-                .is_empty()
+            let found = sleepers(std::process::id()).expect("own threads");
+            found.iter().any(|sleeper| Some(sleeper.tid) == tid)
         });
         drop(wakes);
-        assert!(found, "nobody sleeps");
+        assert!(found, "it does not sleep");
         assert!(sleeping.join().expect("it ends").is_err());
     }
 }
