@@ -581,6 +581,34 @@ impl TlsCall {
     }
 }
 
+/// What a function of rustls takes and returns; the attach cookie of an entry
+/// probe. The session comes first.
+#[repr(u64)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RustlsCall {
+    /// `f(session, payload)` is handed the plaintext of a record.
+    Received = 1,
+    /// `f(session, address, length)` returns the bytes that it takes to send.
+    SendSlice = 2,
+    /// `f(session, chunks, …)` returns the bytes that it takes to send.
+    SendChunks = 3,
+    /// `f(session)` takes the session apart.
+    End = 4,
+}
+
+impl RustlsCall {
+    /// The call shape with this wire id, if there is one.
+    pub const fn from_wire(id: u64) -> Option<RustlsCall> {
+        Some(match id {
+            1 => RustlsCall::Received,
+            2 => RustlsCall::SendSlice,
+            3 => RustlsCall::SendChunks,
+            4 => RustlsCall::End,
+            _ => return None,
+        })
+    }
+}
+
 const _: () = assert!(size_of::<Header>() == 24);
 const _: () = assert!(size_of::<AllocRecord>() == 40);
 const _: () = assert!(size_of::<FreeRecord>() == 32);

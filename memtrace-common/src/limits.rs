@@ -45,6 +45,12 @@ pub const TAIL: usize = 8;
 /// Room for all is taken at once: about 100 bytes each.
 pub const HTTP2_STREAMS_MAX: u32 = 16_384;
 
+/// Sessions of rustls whose socket is known at once; the one used least recently
+/// gives way, and is then met again by what it receives next.
+///
+/// Room for all is taken at once: about 80 bytes each.
+pub const RUSTLS_SESSIONS_MAX: u32 = 16_384;
+
 /// Steps in which one run of the program that walks frames goes: one for each
 /// frame, buffer and record. The verifier goes through each of them.
 ///

@@ -20,6 +20,7 @@ mod http2;
 mod kernel;
 mod maps;
 mod node;
+mod rustls;
 mod socket;
 mod task;
 mod tls;

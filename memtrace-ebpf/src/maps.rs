@@ -12,6 +12,8 @@ use memtrace_common::{
     loss::Loss,
 };
 
+use crate::rustls::RustlsState;
+
 /// Written by the collector before the programs are loaded, read-only after.
 #[unsafe(no_mangle)]
 static CONFIG: Config = Config {
@@ -166,6 +168,7 @@ pub struct ThreadState {
     /// Where it was stated to sleep; 0 if it has done anything else since.
     pub slept_at: u64,
     pub node: NodeState,
+    pub rustls: RustlsState,
 }
 
 /// What is known of the resources of a thread's Node environment.
@@ -324,6 +327,7 @@ static EMPTY: ThreadState = ThreadState {
         cause: 0,
         in_row: 0,
     },
+    rustls: RustlsState::NONE,
 };
 
 /// Process and thread id of the current task.

@@ -35,7 +35,7 @@ use crate::{
         ANEW, EVENTS, Moved, NEXT, NEXT_PROBE, SYSCALLS, ThreadState, current,
         existing_thread_state, get, is_target, lost, set, thread_state,
     },
-    node,
+    node, rustls,
 };
 
 const PROT_EXEC: u64 = 4;
@@ -205,6 +205,10 @@ pub fn syscall_bytes(ctx: RawTracePointContext) -> i32 {
             unsafe { NEXT.tail_call(&ctx, NEXT_SYSCALL_FRAMES) };
         }
         state_bytes(pid, tid, moved);
+        if rustls::sets_out(pid, tid, state) {
+            // SAFETY: both are programs of the same kind.
+            unsafe { NEXT.tail_call(&ctx, NEXT_SYSCALL_BYTES) };
+        }
     }
     0
 }
@@ -573,6 +577,7 @@ fn returned(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4], result: i64) 
     }
     if matches!(kind, Kind::Recv) {
         state.tls.received = 1;
+        rustls::received(state, socket.inode, fd, result as u64);
     }
     let (buffer, array, count) = match bytes {
         _ if in_tls_call => (0, 0, 0),

@@ -27,7 +27,8 @@
 //! - on a connection that carries several exchanges at once, the bytes of a call
 //!   say for which they are: of one, it is as above; what follows bytes of several,
 //!   received at once or one after the other with nothing done between, is for all
-//!   of them until bytes of one are sent;
+//!   of them until bytes of one are sent; where several threads are seen to take
+//!   turns at such connections, their tasks are untold;
 //! - each message of a WebSocket, and each event of a stream of them, is a
 //!   request of its own; see `series`;
 //! - a thread whose tasks cannot be told apart works for none of several requests

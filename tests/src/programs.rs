@@ -92,8 +92,8 @@ pub fn tls_server(linked: Linked) -> anyhow::Result<PathBuf> {
     compile_with(output, "tls_server.c", "cc", &flags, libraries)
 }
 
-/// The server on rustls, a crate of its own.
-pub fn rustls_server() -> anyhow::Result<PathBuf> {
+/// The server on rustls, a crate of its own, with its symbols or without.
+pub fn rustls_server(symbols: bool) -> anyhow::Result<PathBuf> {
     let manifest = paths::program_source("rustls/Cargo.toml");
     let target = paths::target()?.join("test-programs/rustls");
     // cargo itself tells whether there is anything to do, one at a time.
@@ -117,7 +117,24 @@ pub fn rustls_server() -> anyhow::Result<PathBuf> {
             String::from_utf8_lossy(&result.stderr)
         );
     }
-    Ok(target.join("release/rustls_server"))
+    let program = target.join("release/rustls_server");
+    if symbols {
+        return Ok(program);
+    }
+    let stripped = target.join("rustls_server_stripped");
+    let result = Command::new("strip")
+        .args(["--strip-all", "-o"])
+        .args([&stripped, &program])
+        .output()
+        .context("cannot run strip")?;
+    if !result.status.success() {
+        bail!(
+            "{}: {}",
+            program.display(),
+            String::from_utf8_lossy(&result.stderr)
+        );
+    }
+    Ok(stripped)
 }
 
 /// The server whose work changes threads.

@@ -176,9 +176,26 @@ pub fn node(certificate: &Certificate) -> anyhow::Result<Server> {
     start("node", command, certificate)
 }
 
-/// A server on rustls, whose plaintext passes no function that could be named.
-pub fn rustls(certificate: &Certificate) -> anyhow::Result<Server> {
-    let command = Command::new(programs::rustls_server()?);
+/// How the server on rustls works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RustlsModel {
+    /// A thread for each connection, on blocking sockets.
+    Threads,
+    /// hyper: a task for each connection, on two of tokio's threads.
+    Tasks,
+}
+
+/// A server on rustls, with its symbols or without.
+pub fn rustls(
+    model: RustlsModel,
+    symbols: bool,
+    certificate: &Certificate,
+) -> anyhow::Result<Server> {
+    let mut command = Command::new(programs::rustls_server(symbols)?);
+    command.arg(match model {
+        RustlsModel::Threads => "threads",
+        RustlsModel::Tasks => "tasks",
+    });
     start("rustls_server", command, certificate)
 }
 

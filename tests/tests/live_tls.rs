@@ -4,7 +4,8 @@
 //! In: real servers on OpenSSL (shared, linked in, Node's) and GnuTLS, with
 //! sockets of their own and with buffers of their event loop's. Out: requests,
 //! statuses and known bytes against the servers' own counts and the generators'.
-//! Deliberately not here: HTTP/2, and Go, whose TLS is its own.
+//! Deliberately not here: HTTP/2; Go, whose TLS is its own; and
+//! rustls, whose sessions are told by their sockets.
 
 use memtrace_tests::gate;
 use memtrace_tests::load::{Connections, ab, h2load};
@@ -13,7 +14,7 @@ use memtrace_tests::nginx::{FILE_BYTES, Nginx};
 use memtrace_tests::programs::Linked;
 use memtrace_tests::report::{Report, require_within};
 use memtrace_tests::server::{PythonServer, RequestCounts, Server};
-use memtrace_tests::tls::{self, Certificate, TlsConnection};
+use memtrace_tests::tls::{self, Certificate, RustlsModel, TlsConnection};
 
 const CONCURRENCIES: [u64; 3] = [1, 8, 64];
 
@@ -258,12 +259,12 @@ fn a_library_without_symbols_is_stated() -> anyhow::Result<()> {
 }
 
 #[test]
-fn rustls_is_stated() -> anyhow::Result<()> {
+fn rustls_without_symbols_is_stated() -> anyhow::Result<()> {
     let Some(_alone) = gate::tracing_allowed()? else {
         return Ok(());
     };
     let certificate = Certificate::new()?;
-    require_said(&tls::rustls(&certificate)?)
+    require_said(&tls::rustls(RustlsModel::Threads, false, &certificate)?)
 }
 
 /// GnuTLS and OpenSSL in the same server.

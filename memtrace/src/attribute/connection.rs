@@ -183,6 +183,7 @@ impl Connections {
             exchanges: VecDeque::new(),
             front_before: None,
             carried: None,
+            mover: None,
             ended: None,
             upgraded: None,
             series: None,
@@ -428,6 +429,17 @@ impl Connections {
     /// Whether a connection may carry several exchanges at once.
     pub fn is_multiplexed(&self, conn: ConnRef) -> bool {
         self.get(conn).is_some_and(|conn| conn.carried.is_some())
+    }
+
+    /// A thread has moved bytes on a connection. Returns whether others have as
+    /// well.
+    pub fn moved_by(&mut self, conn: ConnRef, tid: u32) -> bool {
+        let Some(found) = self.conns.get_mut(&conn.key).filter(|it| it.id == conn.id) else {
+            return false;
+        };
+        let (first, others) = found.mover.get_or_insert((tid, false));
+        *others |= *first != tid;
+        *others
     }
 
     /// The request that the protocol knows by a number on a connection.

@@ -5,7 +5,7 @@
 //! of its requests is known in `connection`.
 
 use super::{
-    Attributed, Attributor, Claim, How, Owner, Reason,
+    Attributed, Attributor, Claim, How, Owner, ProcessIndex, Reason,
     buffer::Filled,
     connection::{AfterWrite, ConnRef, Turn},
     strand::{BETWEEN, Origin, StrandId},
@@ -66,6 +66,9 @@ impl Attributor {
             && self.receives_another(self.strands.current(tid), conn, claim.request)
         {
             turn = Turn::Unclear(Reason::SeveralRequests);
+        }
+        if self.connections.is_multiplexed(conn) {
+            turn = self.taken_in_turns(tid, process, conn, turn);
         }
         match turn {
             Turn::Wrote(request, _) | Turn::To(Owner::Request(Claim { request, .. })) => {
@@ -176,6 +179,41 @@ impl Attributor {
                 self.learn_which(strand, conn, wrote);
             }
         }
+    }
+
+    /// What a turn means on a connection that carries several exchanges at once.
+    /// Where several threads take turns at it, the tasks of its exchanges go from
+    /// queue to queue without a sign: that shows when one that was taken to work for
+    /// one request answers another. From then on nothing is said of whose work the
+    /// process's threads do on such connections.
+    fn taken_in_turns(
+        &mut self,
+        tid: u32,
+        process: ProcessIndex,
+        conn: ConnRef,
+        turn: Turn,
+    ) -> Turn {
+        let by_several = self.connections.moved_by(conn, tid);
+        let strand = self.strands.current(tid);
+        let (Turn::Wrote(request, _) | Turn::To(Owner::Request(Claim { request, .. }))) = turn
+        else {
+            return turn;
+        };
+        if !matches!(strand, StrandId::Thread(_)) {
+            return turn;
+        }
+        if by_several
+            && matches!(turn, Turn::Wrote(..))
+            && let Some(other) = self.strands.doing(strand).and_then(Doing::claimed)
+            && other != request
+            && self.connections.has_open(conn, other)
+        {
+            self.processes.set_takes_turns(process);
+        }
+        if self.processes.takes_turns(process) {
+            return Turn::Unclear(Reason::TasksUntold);
+        }
+        turn
     }
 
     /// Whether bytes of other requests have come on the connection, for which

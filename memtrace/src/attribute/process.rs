@@ -18,6 +18,8 @@ struct Process {
     fact: Option<ProcessFact>,
     origin: Origin,
     served: bool,
+    /// See [`Processes::set_takes_turns`].
+    takes_turns: bool,
     routes: RouteTable,
 }
 
@@ -56,6 +58,7 @@ impl Processes {
             fact: None,
             origin,
             served: false,
+            takes_turns: false,
             routes: RouteTable::new(ROUTES_MAX),
         });
         self.living.insert(id.pid, index);
@@ -152,6 +155,21 @@ impl Processes {
         self.get(index)
             .and_then(|process| process.fact.as_ref())
             .is_some_and(|fact| !fact.tls.is_empty())
+    }
+
+    /// Several of its threads take turns at connections that carry several
+    /// exchanges at once, and one of them answered another request than it was
+    /// taken to work for.
+    pub fn set_takes_turns(&mut self, index: ProcessIndex) {
+        if let Some(process) = self.all.get_mut(index.0 as usize) {
+            process.takes_turns = true;
+        }
+    }
+
+    /// Whether its threads take turns at connections that carry several exchanges
+    /// at once.
+    pub fn takes_turns(&self, index: ProcessIndex) -> bool {
+        self.get(index).is_some_and(|process| process.takes_turns)
     }
 
     /// Whether its event loop runs tasks that cannot be told apart.

@@ -12,7 +12,7 @@ use std::{
     sync::mpsc,
 };
 
-use memtrace_common::event::WatchedCall;
+use memtrace_common::event::{RustlsCall, WatchedCall};
 
 use super::{
     discover::{AllocatorObject, Role, SocketObject},
@@ -278,10 +278,19 @@ impl Links {
         }
         let mut moves = Vec::new();
         let mut ends = Vec::new();
+        let mut rustls_received = Vec::new();
+        let mut rustls_sends = Vec::new();
+        let mut rustls_ends = Vec::new();
         for function in &object.facts.functions {
             match function.role {
                 tls::Role::Move(call) => moves.push((function.offset, call as u64)),
                 tls::Role::End => ends.push((function.offset, 0)),
+                tls::Role::Rustls(call) => match call {
+                    RustlsCall::Received => &mut rustls_received,
+                    RustlsCall::SendSlice | RustlsCall::SendChunks => &mut rustls_sends,
+                    RustlsCall::End => &mut rustls_ends,
+                }
+                .push((function.offset, call as u64)),
             }
         }
         let path = object.attach_path();
@@ -289,6 +298,10 @@ impl Links {
             ("tls_end", Side::Entry, &ends),
             ("tls_return", Side::Return, &moves),
             ("tls_enter", Side::Entry, &moves),
+            ("rustls_end", Side::Entry, &rustls_ends),
+            ("rustls_sent", Side::Return, &rustls_sends),
+            ("rustls_sends", Side::Entry, &rustls_sends),
+            ("rustls_received", Side::Entry, &rustls_received),
         ];
         for (program, side, sites) in batches {
             self.attach_sites(kernel, pid, &path, program, side, sites)?;

@@ -4,9 +4,10 @@
 //! A file's functions come in; [`TlsFacts`] go out: the functions that move a
 //! session's plaintext, and those that end a session, each address once. Names
 //! alone are judged: a library must have functions for both directions. What is
-//! stripped of its symbols, or has no functions that every byte passes (rustls,
-//! Java's own TLS), is not found; that connections carry TLS is seen on the
-//! wire. Go's crypto/tls is not looked for here.
+//! stripped of its symbols, or has no functions that every byte passes (Java's own
+//! TLS, rustls where the compiler has merged them into their callers), is not
+//! found; that connections carry TLS is seen on the wire. Go's crypto/tls is not
+//! looked for here.
 //!
 //! Deliberately absent: `SSL_peek`, which only looks; `SSL_write_ex2`, which
 //! `SSL_write_ex` calls and nothing else needs on a stream socket;
@@ -22,7 +23,7 @@ use std::{
     sync::Arc,
 };
 
-use memtrace_common::event::TlsCall;
+use memtrace_common::event::{RustlsCall, TlsCall};
 
 use super::{
     maps::FileIdentity,
@@ -39,6 +40,8 @@ pub enum Library {
     BoringSsl,
     /// GnuTLS.
     GnuTls,
+    /// rustls, which is always linked in.
+    Rustls,
 }
 
 impl fmt::Display for Library {
@@ -47,6 +50,7 @@ impl fmt::Display for Library {
             Library::OpenSsl => "OpenSSL",
             Library::BoringSsl => "BoringSSL",
             Library::GnuTls => "GnuTLS",
+            Library::Rustls => "rustls",
         })
     }
 }
@@ -59,6 +63,9 @@ pub enum Role {
     Move(TlsCall),
     /// It ends the session of its first argument: its entry is probed.
     End,
+    /// It is one of rustls, whose sessions are told by their sockets: its entry is
+    /// probed, and the return of those that send.
+    Rustls(RustlsCall),
 }
 
 impl Role {
@@ -68,6 +75,13 @@ impl Role {
             Role::End => Needs {
                 arguments: 1,
                 returns: false,
+            },
+            Role::Rustls(call) => Needs {
+                arguments: match call {
+                    RustlsCall::End => 1,
+                    RustlsCall::Received | RustlsCall::SendSlice | RustlsCall::SendChunks => 2,
+                },
+                returns: matches!(call, RustlsCall::SendSlice | RustlsCall::SendChunks),
             },
             Role::Move(call) => Needs {
                 arguments: match call {
@@ -190,6 +204,54 @@ const FUNCTIONS: [(&str, Library, Role); 21] = [
     ("gnutls_deinit", Library::GnuTls, Role::End),
 ];
 
+/// Functions of rustls by the parts that their names have in either of the
+/// compiler's manglings: the parts, what it is called here, what it does.
+///
+/// All are of `CommonState` (rustls/src/common_state.rs): plaintext comes out by
+/// the first, since 0.20; goes in by the second until 0.22, by the third since
+/// 0.23.
+const RUSTLS: [([&str; 2], &str, RustlsCall); 4] = [
+    (
+        ["11CommonState", "23take_received_plaintext"],
+        "CommonState::take_received_plaintext",
+        RustlsCall::Received,
+    ),
+    (
+        ["11CommonState", "19send_some_plaintext"],
+        "CommonState::send_some_plaintext",
+        RustlsCall::SendSlice,
+    ),
+    (
+        ["11CommonState", "16buffer_plaintext"],
+        "CommonState::buffer_plaintext",
+        RustlsCall::SendChunks,
+    ),
+    (
+        ["drop_in_place", "CommonState"],
+        "drop_in_place<CommonState>",
+        RustlsCall::End,
+    ),
+];
+
+/// The name of the state's module, as a path of names has it and as a name within
+/// angle brackets does.
+const RUSTLS_MODULES: [&str; 2] = ["6rustls12common_state", "LT$rustls..common_state"];
+
+/// Which function of rustls a mangled name means.
+fn of_rustls(name: &str) -> Option<(&'static str, RustlsCall)> {
+    // Of a program's symbols most are turned away by these two bytes.
+    if !name.starts_with("_ZN") && !name.starts_with("_R") {
+        return None;
+    }
+    if !RUSTLS_MODULES.iter().any(|module| name.contains(module)) {
+        return None;
+    }
+    RUSTLS
+        .iter()
+        .find(|(parts, _, _)| parts.iter().all(|part| name.contains(part)))
+        .map(|(_, name, call)| (*name, *call))
+}
+
 /// A function to probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFunction {
@@ -256,7 +318,9 @@ impl TlsObject {
 
 /// Whether a function's name tells of a TLS library.
 pub fn is_of_interest(name: &str) -> bool {
-    name == BORING_MARK || FUNCTIONS.iter().any(|(known, _, _)| *known == name)
+    name == BORING_MARK
+        || FUNCTIONS.iter().any(|(known, _, _)| *known == name)
+        || of_rustls(name).is_some()
 }
 
 /// What a file with these functions holds.
@@ -271,6 +335,12 @@ pub fn examine<R: Read + Seek>(
     let whole = |library: Library| match library {
         Library::OpenSsl | Library::BoringSsl => has("SSL_read") && has("SSL_write"),
         Library::GnuTls => has("gnutls_record_recv") && has("gnutls_record_send"),
+        Library::Rustls => {
+            let calls = || symbols.iter().filter_map(|symbol| of_rustls(&symbol.name));
+            calls().any(|(_, call)| call == RustlsCall::Received)
+                && calls()
+                    .any(|(_, call)| matches!(call, RustlsCall::SendSlice | RustlsCall::SendChunks))
+        }
     };
     let mut facts = TlsFacts::default();
     // One name for each address: forms may share their code.
@@ -285,10 +355,18 @@ pub fn examine<R: Read + Seek>(
                 .or_insert((symbol, name, library, role));
         }
     }
+    if whole(Library::Rustls) {
+        for symbol in symbols {
+            if let Some((name, call)) = of_rustls(&symbol.name) {
+                let function = (symbol, name, Library::Rustls, Role::Rustls(call));
+                chosen.entry(symbol.address).or_insert(function);
+            }
+        }
+    }
     for (address, (symbol, name, library, role)) in chosen {
         let library = match library {
             Library::OpenSsl | Library::BoringSsl if has(BORING_MARK) => Library::BoringSsl,
-            Library::OpenSsl | Library::BoringSsl | Library::GnuTls => library,
+            Library::OpenSsl | Library::BoringSsl | Library::GnuTls | Library::Rustls => library,
         };
         if !facts.libraries.contains(&library) {
             facts.libraries.push(library);
@@ -311,4 +389,46 @@ pub fn examine<R: Read + Seek>(
         });
     }
     Ok(facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_of_rustls_are_known_in_both_manglings() {
+        let known = [
+            (
+                "_ZN6rustls12common_state11CommonState23take_received_plaintext17h9cdb5e78c8aa2a2aE",
+                RustlsCall::Received,
+            ),
+            (
+                "_ZN6rustls12common_state11CommonState19send_some_plaintext17h0123456789abcdefE",
+                RustlsCall::SendSlice,
+            ),
+            (
+                "_RNvMs2_NtCs9Zz1_6rustls12common_stateNtB5_11CommonState16buffer_plaintext",
+                RustlsCall::SendChunks,
+            ),
+            (
+                "_ZN4core3ptr56drop_in_place$LT$rustls..common_state..CommonState$GT$17h0E",
+                RustlsCall::End,
+            ),
+            (
+                "_RINvNtCs1_4core3ptr13drop_in_placeNtNtCs9_6rustls12common_state11CommonStateECs2_1x",
+                RustlsCall::End,
+            ),
+        ];
+        for (name, call) in known {
+            assert_eq!(of_rustls(name).map(|(_, call)| call), Some(call), "{name}");
+        }
+        let others = [
+            "_ZN6rustls6server11server_conn14EarlyDataState23take_received_plaintext17h56E",
+            "_ZN6rustls12common_state11CommonState20send_appdata_encrypt17h0E",
+            "16buffer_plaintext",
+        ];
+        for name in others {
+            assert_eq!(of_rustls(name), None, "{name}");
+        }
+    }
 }

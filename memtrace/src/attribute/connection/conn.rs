@@ -34,6 +34,8 @@ pub(super) struct Conn {
     /// Of a connection that carries several exchanges at once: those of which
     /// the next [`Data`] has bytes.
     pub(super) carried: Option<Carried>,
+    /// The thread that moved bytes on it first, and whether another has since.
+    pub(super) mover: Option<(u32, bool)>,
     /// The request that ended last.
     pub(super) ended: Option<RequestId>,
     /// The request that upgraded the connection and keeps it.

@@ -1,58 +1,61 @@
-//! An HTTPS server on rustls: `rustls_server PORT KEY CERTIFICATE`.
+//! An HTTPS server on rustls: `rustls_server MODEL PORT KEY CERTIFICATE`.
 //!
-//! In: GET requests, a thread for each keep-alive connection. Out:
-//! `/alloc/N` allocates N bytes and gives them back; anything else is answered
-//! as well. Deliberately not here: robustness beyond a test's.
+//! In: GET requests, over HTTP/1.1 and, from tasks, over HTTP/2. Out:
+//! `/alloc/N` allocates N bytes and gives them back, `/keep/N` keeps them,
+//! `/count` tells how many requests were answered but for such. The model is
+//! `threads`, a thread for each connection on blocking sockets, or `tasks`: hyper
+//! on a pool of tokio's threads. Deliberately not here: robustness beyond a test's.
+
+mod tasks;
+mod threads;
 
 use std::error::Error;
 use std::hint::black_box;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-fn serve(config: Arc<ServerConfig>, stream: TcpStream) -> Result<(), Failure> {
-    let mut stream = StreamOwned::new(ServerConnection::new(config)?, stream);
-    let mut request = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let got = stream.read(&mut buffer)?;
-        if got == 0 {
-            return Ok(());
-        }
-        request.extend_from_slice(buffer.get(..got).unwrap_or_default());
-        if !request.ends_with(b"\r\n\r\n") {
-            continue;
-        }
-        let head = String::from_utf8_lossy(&request).into_owned();
-        if let Some(rest) = head.strip_prefix("GET /alloc/") {
-            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-            black_box(vec![1u8; digits.parse()?]);
-        }
-        request.clear();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\ndone\n")?;
+static ANSWERED: AtomicU64 = AtomicU64::new(0);
+static KEPT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+/// The answer to a request for this path: its status and its body.
+fn answer(path: &str) -> (u16, String) {
+    if path == "/count" {
+        return (200, format!("{}\n", ANSWERED.load(Ordering::Relaxed)));
     }
+    ANSWERED.fetch_add(1, Ordering::Relaxed);
+    let bytes = |prefix| Some(path.strip_prefix(prefix)?.parse().unwrap_or(0));
+    if let Some(bytes) = bytes("/alloc/") {
+        drop(black_box(Vec::<u8>::with_capacity(bytes)));
+    } else if let Some(bytes) = bytes("/keep/") {
+        let block = black_box(Vec::with_capacity(bytes));
+        KEPT.lock().expect("no thread has failed").push(block);
+    } else {
+        return (404, "no such thing\n".to_owned());
+    }
+    (200, "done\n".to_owned())
 }
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [port, key, certificate] = &arguments[..] else {
-        return Err("usage: rustls_server PORT KEY CERTIFICATE".into());
+    let [model, port, key, certificate] = &arguments[..] else {
+        return Err("usage: rustls_server threads|tasks PORT KEY CERTIFICATE".into());
     };
     let certificates = CertificateDer::pem_file_iter(certificate)?.collect::<Result<_, _>>()?;
-    let config = ServerConfig::builder()
+    let mut config = ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(certificates, PrivateKeyDer::from_pem_file(key)?)?;
-    let config = Arc::new(config);
-    let listener = TcpListener::bind(("127.0.0.1", port.parse()?))?;
-    for stream in listener.incoming() {
-        let (config, stream) = (Arc::clone(&config), stream?);
-        // A client that goes away ends its thread, not the server.
-        std::thread::spawn(move || serve(config, stream));
+    let port = port.parse()?;
+    match &**model {
+        "threads" => threads::serve(&Arc::new(config), port),
+        "tasks" => {
+            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            tasks::serve(config, port)
+        }
+        _ => Err("the model is threads or tasks".into()),
     }
-    Ok(())
 }
