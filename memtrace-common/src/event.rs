@@ -355,6 +355,8 @@ pub enum ContextKind {
     /// made at a time: `ContextMade` names the last of them, and the first as its
     /// parent.
     Node = 4,
+    /// A task of tokio's, by the address of its cell.
+    Task = 5,
 }
 
 impl ContextKind {
@@ -365,6 +367,7 @@ impl ContextKind {
             2 => ContextKind::Greenlet,
             3 => ContextKind::Goroutine,
             4 => ContextKind::Node,
+            5 => ContextKind::Task,
             _ => return None,
         })
     }

@@ -1,6 +1,6 @@
 //! The context in which a thread of a language runtime works: for CPython the
 //! contextvars context, of which each asyncio task has one of its own, and the
-//! greenlet.
+//! greenlet; for tokio the task.
 //!
 //! CPython's is read where an allocation or a socket call is stated, and stated
 //! when the thread has entered or left a context since. A thread finds its own
@@ -93,6 +93,31 @@ pub fn greenlet_made(ctx: ProbeContext) -> u32 {
 pub fn greenlet_end(ctx: ProbeContext) -> u32 {
     let greenlet = greenlet_of(ctx.arg::<u64>(0).unwrap_or(0));
     ended(greenlet, ContextKind::Greenlet)
+}
+
+/// Entry of a function that polls tasks of tokio's: its argument is the task's cell.
+#[uprobe]
+pub fn task_begins(ctx: ProbeContext) -> u32 {
+    turn_to_task(ctx.arg::<u64>(0).unwrap_or(0))
+}
+
+/// Return of the same function.
+#[uretprobe]
+pub fn task_pauses(_ctx: RetProbeContext) -> u32 {
+    turn_to_task(0)
+}
+
+#[inline(always)]
+fn turn_to_task(task: u64) -> u32 {
+    let (pid, tid) = current();
+    if is_target(pid)
+        && let Some(thread) = thread_state(tid)
+        && thread.task != task
+    {
+        thread.task = task;
+        state(Kind::Context, pid, tid, task, ContextKind::Task, 0);
+    }
+    0
 }
 
 /// `pimpl` in `struct _greenlet` (greenlet.h since 2.0), behind the object's head

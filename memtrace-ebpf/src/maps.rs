@@ -159,6 +159,8 @@ pub struct ThreadState {
     pub entered: u64,
     /// The greenlet stated last.
     pub greenlet: u64,
+    /// The task of tokio's that it polls; 0: none.
+    pub task: u64,
     /// The goroutine stated last; 0 if none was.
     pub goroutine: u64,
     /// One more than what its runtime's counter said last; 0 if it said nothing.
@@ -317,6 +319,7 @@ static EMPTY: ThreadState = ThreadState {
     context: 0,
     entered: 0,
     greenlet: 0,
+    task: 0,
     goroutine: 0,
     counted: 0,
     takes_part: 0,

@@ -47,6 +47,11 @@ const PLAINTEXT_MAX: u64 = (1 << 14) + 256;
 #[map]
 static RUSTLS: LruHashMap<[u64; 2], u64> = LruHashMap::with_max_entries(RUSTLS_SESSIONS_MAX, 0);
 
+/// Inode numbers of the sockets in [`RUSTLS`] that are open: where a session lay
+/// whose socket was closed, another one may lie.
+#[map]
+static RUSTLS_SOCKETS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(RUSTLS_SESSIONS_MAX, 0);
+
 /// What a thread has to do with sessions of rustls.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -147,9 +152,23 @@ fn speaks_on(pid: u32, session: u64, inode: u64, len: u64, state: &ThreadState) 
     if len >= state.rustls.received {
         return false;
     }
+    meet(key, inode);
+    true
+}
+
+/// The session that lies there speaks on this socket.
+#[inline(always)]
+fn meet(key: [u64; 2], inode: u64) {
     // A map that is full gives way; a failure leaves the session to its socket.
     let _ = RUSTLS.insert(key, inode, 0);
-    true
+    let _ = RUSTLS_SOCKETS.insert(inode, 0, 0);
+}
+
+/// A socket is closed for good.
+#[inline(always)]
+pub fn closed(inode: u64) {
+    // Most were none of ours.
+    let _ = RUSTLS_SOCKETS.remove(inode);
 }
 
 /// Entry of the function that takes plaintext to send.
@@ -220,7 +239,7 @@ pub fn rustls_sent(ctx: RetProbeContext) -> u32 {
         Some(inode) => unsafe { inode.read_volatile() },
         None => 0,
     };
-    if known == 0 {
+    if known == 0 || RUSTLS_SOCKETS.get_ptr(known).is_none() {
         waits_for_its_socket(&mut state.rustls, len);
         return 0;
     }
@@ -295,7 +314,7 @@ pub fn sets_out(pid: u32, tid: u32, state: &mut ThreadState) -> bool {
         return false;
     }
     state.rustls.session = 0;
-    let _ = RUSTLS.insert(key, inode, 0);
+    meet(key, inode);
     let (buffer, len, rest) = (state.rustls.buffer, state.rustls.len, state.rustls.rest);
     let flags = if rest != 0 { FLAG_MORE } else { 0 };
     state.moved = plaintext(Kind::Send, inode | OF_SOCKET, fd, flags, len);

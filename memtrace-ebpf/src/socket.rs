@@ -423,6 +423,7 @@ fn entered(pid: u32, tid: u32, call: WatchedCall, args: [u64; 4]) {
                 state_fact(pid, tid, Kind::Shutdown, 0, &socket, fd, args[1] as u32);
             } else {
                 let flags = if socket.is_last_reference() {
+                    rustls::closed(socket.inode);
                     FLAG_LAST
                 } else {
                     0

@@ -24,6 +24,7 @@
 //! - a goroutine that is no request's own works for whoever handed it a value
 //!   last, and, once it has been handed some, for whoever waits for what it gives
 //!   in return (`goroutine`);
+//! - a task of tokio's works for whoever has allocated its cell;
 //! - on a connection that carries several exchanges at once, the bytes of a call
 //!   say for which they are: of one, it is as above; what follows bytes of several,
 //!   received at once or one after the other with nothing done between, is for all
@@ -52,6 +53,7 @@ mod resource;
 mod sealed;
 mod series;
 mod strand;
+mod task;
 mod tls;
 mod wait;
 mod work;
@@ -166,6 +168,9 @@ impl Attributor {
                     size: *size,
                     credit,
                 });
+                if self.processes.has_tasks(process) {
+                    self.may_be_task(pid, tid, *addr, *size, out);
+                }
             }
             EventBody::Free { addr } => {
                 let process = self.processes.of_pid(pid, out);
@@ -173,6 +178,9 @@ impl Attributor {
                     thread.buffers.freed(*addr);
                 }
                 self.places.forget(process, *addr);
+                if self.processes.has_tasks(process) {
+                    self.strands.end_context(process, *addr, out);
+                }
                 out.push(Attributed::Free {
                     process,
                     addr: *addr,

@@ -21,6 +21,7 @@ pub mod runtimes;
 pub mod symbols;
 pub mod sys;
 pub mod target;
+pub mod tasks;
 pub mod tls;
 pub mod tracer;
 pub mod turns;

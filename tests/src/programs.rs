@@ -92,8 +92,19 @@ pub fn tls_server(linked: Linked) -> anyhow::Result<PathBuf> {
     compile_with(output, "tls_server.c", "cc", &flags, libraries)
 }
 
-/// The server on rustls, a crate of its own, with its symbols or without.
-pub fn rustls_server(symbols: bool) -> anyhow::Result<PathBuf> {
+/// What of its symbols a program keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Symbols {
+    /// All.
+    All,
+    /// All but tokio's.
+    WithoutTokio,
+    /// None.
+    None,
+}
+
+/// The server on rustls, a crate of its own.
+pub fn rustls_server(symbols: Symbols) -> anyhow::Result<PathBuf> {
     let manifest = paths::program_source("rustls/Cargo.toml");
     let target = paths::target()?.join("test-programs/rustls");
     // cargo itself tells whether there is anything to do, one at a time.
@@ -118,15 +129,20 @@ pub fn rustls_server(symbols: bool) -> anyhow::Result<PathBuf> {
         );
     }
     let program = target.join("release/rustls_server");
-    if symbols {
-        return Ok(program);
-    }
-    let stripped = target.join("rustls_server_stripped");
-    let result = Command::new("strip")
-        .args(["--strip-all", "-o"])
-        .args([&stripped, &program])
+    let (name, how): (_, &[&str]) = match symbols {
+        Symbols::All => return Ok(program),
+        Symbols::WithoutTokio => (
+            "rustls_server_without_tokio",
+            &["--wildcard", "--strip-symbol=*5tokio7runtime*"],
+        ),
+        Symbols::None => ("rustls_server_stripped", &["--strip-all"]),
+    };
+    let stripped = target.join(name);
+    let result = Command::new("objcopy")
+        .args(how)
+        .args([&program, &stripped])
         .output()
-        .context("cannot run strip")?;
+        .context("cannot run objcopy")?;
     if !result.status.success() {
         bail!(
             "{}: {}",

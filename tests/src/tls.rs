@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::paths;
 use crate::process::wait_until;
-use crate::programs::{self, Linked};
+use crate::programs::{self, Linked, Symbols};
 use crate::server::{RequestCounts, Server, free_port, parse_counts};
 
 /// A key and a certificate for 127.0.0.1, signed by itself.
@@ -185,10 +185,10 @@ pub enum RustlsModel {
     Tasks,
 }
 
-/// A server on rustls, with its symbols or without.
+/// A server on rustls.
 pub fn rustls(
     model: RustlsModel,
-    symbols: bool,
+    symbols: Symbols,
     certificate: &Certificate,
 ) -> anyhow::Result<Server> {
     let mut command = Command::new(programs::rustls_server(symbols)?);

@@ -11,7 +11,7 @@ use memtrace_tests::gate;
 use memtrace_tests::load::{Connections, ab, h2load};
 use memtrace_tests::memtrace::{self, Recording};
 use memtrace_tests::nginx::{FILE_BYTES, Nginx};
-use memtrace_tests::programs::Linked;
+use memtrace_tests::programs::{Linked, Symbols};
 use memtrace_tests::report::{Report, require_within};
 use memtrace_tests::server::{PythonServer, RequestCounts, Server};
 use memtrace_tests::tls::{self, Certificate, RustlsModel, TlsConnection};
@@ -264,7 +264,11 @@ fn rustls_without_symbols_is_stated() -> anyhow::Result<()> {
         return Ok(());
     };
     let certificate = Certificate::new()?;
-    require_said(&tls::rustls(RustlsModel::Threads, false, &certificate)?)
+    require_said(&tls::rustls(
+        RustlsModel::Threads,
+        Symbols::None,
+        &certificate,
+    )?)
 }
 
 /// GnuTLS and OpenSSL in the same server.

@@ -431,6 +431,27 @@ impl Connections {
         self.get(conn).is_some_and(|conn| conn.carried.is_some())
     }
 
+    /// A task was spawned for the exchange that has waited for one for longest, on a
+    /// connection that may carry several. Returns its request, if any has waited of
+    /// those that began with `from` or later.
+    pub fn hand_on(&mut self, conn: ConnRef, from: RequestId) -> Option<RequestId> {
+        let found = self
+            .conns
+            .get_mut(&conn.key)
+            .filter(|it| it.id == conn.id)?;
+        let mut exchanges = found.exchanges.iter_mut();
+        let next = exchanges.find(|exchange| {
+            exchange.request >= from && !exchange.handed_on && !exchange.responding
+        })?;
+        next.handed_on = true;
+        Some(next.request)
+    }
+
+    /// The request that begins next.
+    pub fn next_request(&self) -> RequestId {
+        RequestId(self.request_next)
+    }
+
     /// A thread has moved bytes on a connection. Returns whether others have as
     /// well.
     pub fn moved_by(&mut self, conn: ConnRef, tid: u32) -> bool {

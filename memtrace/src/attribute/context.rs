@@ -2,7 +2,7 @@
 //!
 //! In: which context a thread enters, which ones are made, and what is received in
 //! them. Out: what the context's strand does. Goroutines have rules of their own
-//! (`goroutine`).
+//! (`goroutine`), and so have tasks of tokio's (`task`).
 
 use memtrace_common::event::ContextKind;
 
@@ -28,6 +28,9 @@ impl Attributor {
     ) {
         let process = self.begin_thread(pid, tid, out);
         let known = (context != 0).then_some(context);
+        if kind == ContextKind::Task {
+            self.polls(process, context);
+        }
         if known.is_some() {
             self.strands.meet_context(process, context, kind, out);
         }
@@ -36,7 +39,10 @@ impl Attributor {
         };
         match kind {
             ContextKind::Greenlet => thread.greenlet = known,
-            ContextKind::Python | ContextKind::Goroutine | ContextKind::Node => {
+            ContextKind::Python
+            | ContextKind::Goroutine
+            | ContextKind::Node
+            | ContextKind::Task => {
                 thread.context = known;
             }
         }
@@ -53,7 +59,10 @@ impl Attributor {
         if let Some(reading) = &mut thread.reading {
             match kind {
                 ContextKind::Python => reading.context = known,
-                ContextKind::Greenlet | ContextKind::Goroutine | ContextKind::Node => {
+                ContextKind::Greenlet
+                | ContextKind::Goroutine
+                | ContextKind::Node
+                | ContextKind::Task => {
                     reading.context.get_or_insert(context);
                 }
             }

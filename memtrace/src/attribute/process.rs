@@ -5,12 +5,16 @@ use std::collections::HashMap;
 use crate::{
     attribute::{Attributed, ProcessIndex},
     event::{Origin, ProcessFact},
-    id::ProcessId,
+    id::{ProcessId, RequestId},
     protocol::route::{self, RouteTable},
 };
 
 /// Distinct routes kept for one process; the rest is one row.
 pub const ROUTES_MAX: usize = 500;
+
+/// Sizes of tasks' cells kept for one process; tasks of others are told by who has
+/// spawned them alone.
+const CELLS_MAX: usize = 256;
 
 #[derive(Debug)]
 struct Process {
@@ -20,6 +24,11 @@ struct Process {
     served: bool,
     /// See [`Processes::set_takes_turns`].
     takes_turns: bool,
+    has_tasks: bool,
+    /// Bytes of tasks' cells.
+    cells: Vec<u64>,
+    /// The first request that began when all of them were known.
+    cells_from: RequestId,
     routes: RouteTable,
 }
 
@@ -59,6 +68,9 @@ impl Processes {
             origin,
             served: false,
             takes_turns: false,
+            has_tasks: false,
+            cells: Vec::new(),
+            cells_from: RequestId(0),
             routes: RouteTable::new(ROUTES_MAX),
         });
         self.living.insert(id.pid, index);
@@ -155,6 +167,37 @@ impl Processes {
         self.get(index)
             .and_then(|process| process.fact.as_ref())
             .is_some_and(|fact| !fact.tls.is_empty())
+    }
+
+    /// A thread of it has turned to a task of tokio's.
+    pub fn set_has_tasks(&mut self, index: ProcessIndex) {
+        if let Some(process) = self.all.get_mut(index.0 as usize) {
+            process.has_tasks = true;
+        }
+    }
+
+    /// Whether its threads work for tasks of tokio's.
+    pub fn has_tasks(&self, index: ProcessIndex) -> bool {
+        self.get(index).is_some_and(|process| process.has_tasks)
+    }
+
+    /// A block of so many bytes was the cell of a task; `next`: the request that
+    /// begins next.
+    pub fn learn_cell(&mut self, index: ProcessIndex, size: u64, next: RequestId) {
+        if let Some(process) = self.all.get_mut(index.0 as usize)
+            && process.cells.len() < CELLS_MAX
+            && !process.cells.contains(&size)
+        {
+            process.cells.push(size);
+            process.cells_from = next;
+        }
+    }
+
+    /// If cells of tasks are of so many bytes: the first request that began when
+    /// those of all kinds that are known now were known.
+    pub fn cells_from(&self, index: ProcessIndex, size: u64) -> Option<RequestId> {
+        let process = self.get(index)?;
+        process.cells.contains(&size).then_some(process.cells_from)
     }
 
     /// Several of its threads take turns at connections that carry several

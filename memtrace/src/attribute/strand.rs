@@ -136,6 +136,8 @@ pub struct Context {
     pub made: bool,
     /// Number of the loop's turn in which it was entered last.
     pub turn: u64,
+    /// Bytes of the block that may be the cell of a task; 0 of anything else.
+    pub cell: u64,
     /// It has been handed work: it works for whom that was, whoever made it.
     pub handed: bool,
     /// What it moved last on a socket, if it is a goroutine: it goes on from
@@ -293,7 +295,10 @@ impl Strands {
             (process, context),
             Context {
                 doing: match kind {
-                    ContextKind::Python | ContextKind::Greenlet | ContextKind::Node => BETWEEN,
+                    ContextKind::Python
+                    | ContextKind::Greenlet
+                    | ContextKind::Node
+                    | ContextKind::Task => BETWEEN,
                     // Most of a program's goroutines never serve.
                     ContextKind::Goroutine => Doing::unknown(Reason::BackgroundThread),
                 },
@@ -301,6 +306,7 @@ impl Strands {
                 kind,
                 made,
                 turn: 0,
+                cell: 0,
                 handed: false,
                 moved: None,
                 met: false,

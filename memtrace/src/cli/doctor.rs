@@ -276,6 +276,14 @@ fn one_process<W: Write>(sheet: &mut Sheet<W>, pid: u32) -> io::Result<Option<Fa
             Err(words) => sheet.note(subject, &words)?,
         }
     }
+    for object in &found.tasks {
+        let kinds = object.facts.len();
+        let path = object.path.display();
+        sheet.ok(
+            "tokio's tasks",
+            &format!("told apart ({kinds} probes at entries and returns in {path})"),
+        )?;
+    }
     for object in &found.tls {
         sheet.ok("TLS library", &object.describe())?;
         sheet.functions(object.facts.functions.iter().map(|function| {

@@ -23,6 +23,7 @@ use super::{
     python::Python,
     runtime::{go::Go, php::Php},
     sys::{self, Side},
+    tasks::TaskObject,
     tls::{self, TlsObject},
 };
 
@@ -115,6 +116,7 @@ enum Subject {
     Tls,
     Go,
     HeapEnd,
+    Tasks,
 }
 
 /// Everything that is attached.
@@ -358,6 +360,27 @@ impl Links {
             }
         }
         self.done(pid, node.file, Subject::Contexts);
+        Ok(())
+    }
+
+    /// Watches threads turn from one task of tokio's to another.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn attach_tasks_of(
+        &mut self,
+        kernel: &Kernel,
+        pid: u32,
+        object: &TaskObject,
+    ) -> io::Result<()> {
+        if !self.is_new(pid, object.file, Subject::Tasks) {
+            return Ok(());
+        }
+        let path = object.attach_path();
+        let sites: Vec<(u64, u64)> = object.facts.iter().map(|poll| (poll.offset, 0)).collect();
+        self.attach_sites(kernel, pid, &path, "task_pauses", Side::Return, &sites)?;
+        self.attach_sites(kernel, pid, &path, "task_begins", Side::Entry, &sites)?;
+        self.done(pid, object.file, Subject::Tasks);
         Ok(())
     }
 

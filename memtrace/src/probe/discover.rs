@@ -21,7 +21,7 @@ use std::sync::Arc;
 use super::maps::{self, FileIdentity, Mapping};
 use super::symbols::{ElfError, Linkage};
 use super::target::process::inside_root;
-use super::tls::TlsObject;
+use super::{tasks::TaskObject, tls::TlsObject};
 
 pub use functions::{Allocator, Role};
 pub use object::{Function, ObjectFacts, Skipped, examine};
@@ -107,6 +107,8 @@ pub struct Discovery {
     pub nothing: Option<String>,
     /// The files that hold TLS libraries, in the order of their paths.
     pub tls: Vec<TlsObject>,
+    /// The files in which tasks are polled.
+    pub tasks: Vec<TaskObject>,
     /// What could not be looked into, in words.
     pub trouble: Vec<String>,
 }
@@ -181,6 +183,14 @@ impl ObjectCache {
                             mapping.file,
                             path.clone(),
                             facts.tls.clone(),
+                            Arc::clone(&handle),
+                        ));
+                    }
+                    if !facts.tasks.is_empty() {
+                        found.tasks.push(TaskObject::new(
+                            mapping.file,
+                            path.clone(),
+                            facts.tasks.clone(),
                             Arc::clone(&handle),
                         ));
                     }

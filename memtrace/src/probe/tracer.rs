@@ -37,7 +37,9 @@ use super::{
 };
 use crate::{
     decode,
-    event::{Event, EventBody, Handover, Origin, PROCESSES_UNPROBED, ProcessFact, RawEvent},
+    event::{
+        Event, EventBody, Handover, Origin, PROCESSES_UNPROBED, ProcessFact, RawEvent, TASKS_UNTOLD,
+    },
     id::ProcessId,
 };
 
@@ -616,6 +618,11 @@ impl Tracer {
                             "{} could not be probed: {error}",
                             object.describe()
                         )),
+                    }
+                }
+                for object in &found.tasks {
+                    if let Err(error) = self.links.attach_tasks_of(&self.kernel, pid, object) {
+                        trouble.push(format!("{TASKS_UNTOLD}: {error}"));
                     }
                 }
                 for object in &found.tls {

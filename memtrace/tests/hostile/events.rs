@@ -241,6 +241,7 @@ fn of_runtimes() -> impl Strategy<Value = EventBody> {
     let kind = select(vec![
         ContextKind::Python,
         ContextKind::Greenlet,
+        ContextKind::Task,
         ContextKind::Goroutine,
     ]);
     let context = || (1..5_u64).prop_map(|context| context * 16);

@@ -97,6 +97,8 @@ pub(super) struct Exchange {
     pub(super) head_bytes: u64,
     /// A byte of its response was seen.
     pub(super) responding: bool,
+    /// A task of its own was spawned for it.
+    pub(super) handed_on: bool,
     /// The number by which the protocol knows it, if it has one.
     pub(super) number: Option<u32>,
 }

@@ -36,6 +36,7 @@ impl Conn {
                     request_bytes: 0,
                     head_bytes: 0,
                     responding: false,
+                    handed_on: false,
                     number: None,
                 });
                 self.malformed = false;

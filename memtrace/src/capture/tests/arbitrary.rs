@@ -353,6 +353,7 @@ fn context_kind() -> impl Strategy<Value = ContextKind> {
     prop_oneof![
         Just(ContextKind::Python),
         Just(ContextKind::Greenlet),
+        Just(ContextKind::Task),
         Just(ContextKind::Goroutine)
     ]
 }

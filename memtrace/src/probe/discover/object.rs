@@ -13,7 +13,10 @@ use super::forward::{STUB_BYTES, Subject, Surroundings, calls_another, ends_in};
 use super::functions::{Allocator, Family, Role, classify};
 use crate::probe::place::{self, Placement};
 use crate::probe::symbols::{ElfError, ElfFacts, ElfFile, Machine, Symbol};
-use crate::probe::tls::{self, TlsFacts};
+use crate::probe::{
+    tasks::{self, TaskFacts},
+    tls::{self, TlsFacts},
+};
 
 /// An allocator function to probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +60,8 @@ pub struct ObjectFacts {
     pub resolvers: Vec<String>,
     /// The TLS libraries in it.
     pub tls: TlsFacts,
+    /// Where tasks are polled.
+    pub tasks: TaskFacts,
     /// It is the dynamic loader, whose own small allocator serves only itself.
     pub loader: bool,
 }
@@ -101,6 +106,7 @@ pub fn examine<R: Read + Seek>(reader: R) -> Result<ObjectFacts, ElfError> {
         skipped: Vec::new(),
         resolvers: Vec::new(),
         tls: TlsFacts::default(),
+        tasks: TaskFacts::default(),
     };
     if facts.loader {
         return Ok(facts);
@@ -111,10 +117,14 @@ pub fn examine<R: Read + Seek>(reader: R) -> Result<ObjectFacts, ElfError> {
             || GLIBC_MARKS.contains(&name)
             || MUSL_MARKS.contains(&name)
             || tls::is_of_interest(name)
+            || tasks::is_of_interest(name)
     })?;
     let of_tls = |symbol: &mut Symbol| tls::is_of_interest(&symbol.name);
     let tls_functions: Vec<Symbol> = symbols.functions.extract_if(.., of_tls).collect();
     facts.tls = tls::examine(&mut file, &tls_functions)?;
+    let of_tasks = |symbol: &mut Symbol| tasks::is_of_interest(&symbol.name);
+    let polls: Vec<Symbol> = symbols.functions.extract_if(.., of_tasks).collect();
+    facts.tasks = tasks::examine(&mut file, &polls)?;
     symbols.resolvers.retain(|name| !tls::is_of_interest(name));
     let mut marks = BTreeSet::new();
     let mut groups: BTreeMap<u64, Group> = BTreeMap::new();

@@ -2,6 +2,7 @@
 //!
 //! In: GET requests, over HTTP/1.1 and, from tasks, over HTTP/2. Out:
 //! `/alloc/N` allocates N bytes and gives them back, `/keep/N` keeps them,
+//! `/sleep/N` allocates half of them before it sleeps and half after;
 //! `/count` tells how many requests were answered but for such. The model is
 //! `threads`, a thread for each connection on blocking sockets, or `tasks`: hyper
 //! on a pool of tokio's threads. Deliberately not here: robustness beyond a test's.
@@ -13,6 +14,7 @@ use std::error::Error;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
@@ -22,6 +24,20 @@ type Failure = Box<dyn Error + Send + Sync>;
 static ANSWERED: AtomicU64 = AtomicU64::new(0);
 static KEPT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
+/// How long `/sleep/N` sleeps.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Half of the bytes that a request allocates in two halves.
+fn halved(path: &str) -> Option<usize> {
+    let bytes: usize = path.strip_prefix("/sleep/")?.parse().ok()?;
+    Some(bytes / 2)
+}
+
+/// Allocates so many bytes and gives them back.
+fn allocate(bytes: usize) {
+    drop(black_box(Vec::<u8>::with_capacity(bytes)));
+}
+
 /// The answer to a request for this path: its status and its body.
 fn answer(path: &str) -> (u16, String) {
     if path == "/count" {
@@ -30,11 +46,11 @@ fn answer(path: &str) -> (u16, String) {
     ANSWERED.fetch_add(1, Ordering::Relaxed);
     let bytes = |prefix| Some(path.strip_prefix(prefix)?.parse().unwrap_or(0));
     if let Some(bytes) = bytes("/alloc/") {
-        drop(black_box(Vec::<u8>::with_capacity(bytes)));
+        allocate(bytes);
     } else if let Some(bytes) = bytes("/keep/") {
         let block = black_box(Vec::with_capacity(bytes));
         KEPT.lock().expect("no thread has failed").push(block);
-    } else {
+    } else if !path.starts_with("/sleep/") {
         return (404, "no such thing\n".to_owned());
     }
     (200, "done\n".to_owned())

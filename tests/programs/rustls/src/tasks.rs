@@ -13,13 +13,13 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::{Failure, answer};
+use crate::{Failure, PAUSE, allocate, answer, halved};
 
 /// Serves for ever.
 pub fn serve(config: ServerConfig, port: u16) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .enable_io()
+        .enable_all()
         .build()?;
     runtime.block_on(async {
         let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -41,7 +41,13 @@ async fn talk(acceptor: TlsAcceptor, stream: TcpStream) -> Result<(), Failure> {
 }
 
 async fn respond(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
-    let (status, body) = answer(request.uri().path());
+    let path = request.uri().path();
+    if let Some(bytes) = halved(path) {
+        allocate(bytes);
+        tokio::time::sleep(PAUSE).await;
+        allocate(bytes);
+    }
+    let (status, body) = answer(path);
     let mut response = Response::new(body);
     *response.status_mut() = hyper::StatusCode::from_u16(status).expect("a status");
     Ok(response)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::{Failure, answer};
+use crate::{Failure, PAUSE, allocate, answer, halved};
 
 /// Serves for ever.
 pub fn serve(config: &Arc<ServerConfig>, port: u16) -> Result<(), Failure> {
@@ -33,7 +33,13 @@ fn talk(config: Arc<ServerConfig>, stream: TcpStream) -> Result<(), Failure> {
             continue;
         }
         let text = String::from_utf8_lossy(&request);
-        let (status, body) = answer(text.split(' ').nth(1).unwrap_or_default());
+        let path = text.split(' ').nth(1).unwrap_or_default();
+        if let Some(bytes) = halved(path) {
+            allocate(bytes);
+            std::thread::sleep(PAUSE);
+            allocate(bytes);
+        }
+        let (status, body) = answer(path);
         let persists = text.contains(" HTTP/1.1\r\n");
         request.clear();
         let length = body.len();
