@@ -14,7 +14,7 @@ use super::{
     image::{Image, file_name},
     maps::{self, FileIdentity, Mapping},
     place::Needs,
-    symbols::Machine,
+    symbols::{Machine, Scope},
 };
 
 /// Why callbacks cannot be told apart.
@@ -96,7 +96,7 @@ pub fn find(pid: u32) -> Result<Option<Node>, NodeError> {
 
 fn open(pid: u32, mapping: &Mapping, mappings: &[Mapping]) -> Result<Node, NodeError> {
     let names = [BEGINS, ENDS, ROWS[0], ROWS[1], CONTINUES, SETTLES];
-    let image = Image::open(pid, mapping, mappings, &names).map_err(NodeError::File)?;
+    let image = Image::open(pid, mapping, mappings, &names, Scope::Any).map_err(NodeError::File)?;
     let mut image = image.ok_or(NodeError::NoCallbacks)?;
     if image.machine() != Machine::X86_64 {
         return Err(NodeError::Machine);

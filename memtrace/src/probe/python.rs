@@ -23,7 +23,7 @@ use super::{
     image::{Image, Memory as _, ProcessMemory, file_name},
     maps::{self, FileIdentity, Mapping},
     place::Needs,
-    symbols::Machine,
+    symbols::{Machine, Scope},
 };
 
 /// Why contexts cannot be read.
@@ -96,8 +96,9 @@ pub fn find(pid: u32) -> Result<Option<Python>, PythonError> {
     let has_tasks = mappings.iter().any(is_event_loop);
     let mut refused = None;
     for candidate in mappings.iter().filter(|mapping| may_hold_python(mapping)) {
+        // What an interpreter has, its extension modules can link against.
         let names = [RUNTIME, VERSION, CONTEXT_TYPE, COPY_CURRENT, COPY, ASYNCIO];
-        let image = match Image::open(pid, candidate, &mappings, &names) {
+        let image = match Image::open(pid, candidate, &mappings, &names, Scope::Exported) {
             Ok(Some(image)) => image,
             Ok(None) => continue,
             Err(words) => {
