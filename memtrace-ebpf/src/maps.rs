@@ -337,9 +337,16 @@ pub fn current() -> (u32, u32) {
     ((both >> 32) as u32, both as u32)
 }
 
-/// Whether the process is traced.
+/// Whether the process is traced: every probe of it is in place.
 #[inline(always)]
 pub fn is_target(pid: u32) -> bool {
+    // SAFETY: an entry is replaced or removed only with its process or program.
+    unsafe { TARGETS.get(pid) }.is_some_and(|target| target.begun != 0)
+}
+
+/// Whether the process is traced or is about to be.
+#[inline(always)]
+pub fn is_known(pid: u32) -> bool {
     TARGETS.get_ptr(pid).is_some()
 }
 
