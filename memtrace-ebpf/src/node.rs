@@ -24,7 +24,7 @@ use memtrace_common::{
 
 use crate::{
     emit::{QUIET, header, record},
-    maps::{ThreadState, current, existing_thread_state, is_target, thread_state},
+    maps::{TARGETS, ThreadState, current, existing_thread_state, is_target, thread_state},
 };
 
 // `AsyncHooks` has three `AliasedBufferBase`s behind its table of virtual
@@ -57,11 +57,21 @@ pub fn node_begins(ctx: ProbeContext) -> u32 {
     };
     if state.node.ids_at == 0 {
         let hooks = ctx.arg::<u64>(0).unwrap_or(0);
-        if let Some(ids_at) = ids_of(hooks)
-            && let Some([_, _, counter]) = ids(ids_at)
-        {
-            state.node.ids_at = ids_at;
-            state.node.made = counter;
+        match ids_of(hooks) {
+            Found::At(ids_at) => {
+                if let Some([_, _, counter]) = ids(ids_at) {
+                    state.node.ids_at = ids_at;
+                    state.node.made = counter;
+                }
+            }
+            Found::Otherwise => {
+                if let Some(target) = TARGETS.get_ptr_mut(pid) {
+                    // SAFETY: an entry is removed only with its process or program,
+                    // and the kernel keeps the memory until this program has ended.
+                    unsafe { (*target).node_unread = 1 };
+                }
+            }
+            Found::Nothing => {}
         }
     }
     state_if_changed(pid, tid, state);
@@ -165,14 +175,32 @@ fn number(tid: u32, id: u64) -> u64 {
     (u64::from(tid) << THREAD_SHIFT) | (id & ((1 << THREAD_SHIFT) - 1))
 }
 
-/// Where the numbers of these hooks are.
+/// Where the numbers of some hooks are.
+enum Found {
+    /// Here.
+    At(u64),
+    /// Not where they should be.
+    Otherwise,
+    /// It could not be read.
+    Nothing,
+}
+
 #[inline(always)]
-fn ids_of(hooks: u64) -> Option<u64> {
+fn ids_of(hooks: u64) -> Found {
     let word = |offset| read_user::<u64>(hooks.wrapping_add(offset));
-    let stack = word(STACK_COUNT)?;
-    let fits =
-        word(IDS_COUNT)? == IDS && FIELDS.contains(&word(FIELDS_COUNT)?) && STACK.contains(&stack);
-    if fits { word(IDS_BUFFER) } else { None }
+    let (Some(stack), Some(fields), Some(count), Some(at)) = (
+        word(STACK_COUNT),
+        word(FIELDS_COUNT),
+        word(IDS_COUNT),
+        word(IDS_BUFFER),
+    ) else {
+        return Found::Nothing;
+    };
+    if count == IDS && FIELDS.contains(&fields) && STACK.contains(&stack) {
+        Found::At(at)
+    } else {
+        Found::Otherwise
+    }
 }
 
 /// The running resource's number, that of the one that caused it, and how many

@@ -22,6 +22,7 @@ use thiserror::Error;
 use super::{
     image::{Image, Memory as _, ProcessMemory, file_name},
     maps::{self, FileIdentity, Mapping},
+    members::members,
     place::Needs,
     symbols::{Machine, Scope},
 };
@@ -179,12 +180,12 @@ fn makers(image: &mut Image, context: u64) -> Result<Vec<u64>, PythonError> {
         .function(COPY_CURRENT, code::LOOKED_AT)
         .ok_or_else(missing)?;
     let (copy, copy_code) = image.function(COPY, code::LOOKED_AT).ok_or_else(missing)?;
-    let mut members = code::members(current, &current_code);
+    let mut found = members(current, &current_code);
     for called in code::calls(current, &current_code) {
         let called_code = image.code(called, code::CALLED_LOOKED_AT);
-        members.extend(code::members(called, &called_code));
+        found.extend(members(called, &called_code));
     }
-    if !members.contains(&context) {
+    if !found.contains(&context) {
         return Err(PythonError::Mismatch(
             "its code finds a thread's context elsewhere",
         ));

@@ -385,10 +385,9 @@ impl Tracer {
         self.sample_at = Instant::now() + SAMPLE_EVERY;
         let mut changed = Vec::new();
         for (pid, target) in &mut self.targets {
-            if target
-                .counters
-                .look(*pid, &mut self.kernel, &mut self.links)
-            {
+            let counters = &mut target.counters;
+            let counted = counters.look(*pid, &mut self.kernel, &mut self.links);
+            if target.runtimes.look(*pid, &mut self.kernel) || counted {
                 changed.push(*pid);
             }
             for reading in target.counters.readings() {
