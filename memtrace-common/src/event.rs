@@ -355,6 +355,10 @@ pub enum ContextKind {
     /// made at a time: `ContextMade` names the last of them, and the first as its
     /// parent.
     Node = 4,
+    /// One of Node's microtasks (the continuation of a promise), by its number and
+    /// thread: it runs once, from its beginning to its end. Many are made at a time,
+    /// as above.
+    Job = 5,
 }
 
 impl ContextKind {
@@ -365,6 +369,7 @@ impl ContextKind {
             2 => ContextKind::Greenlet,
             3 => ContextKind::Goroutine,
             4 => ContextKind::Node,
+            5 => ContextKind::Job,
             _ => return None,
         })
     }

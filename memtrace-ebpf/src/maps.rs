@@ -183,6 +183,16 @@ pub struct NodeState {
     pub cause: u64,
     /// Not 0: callbacks run one after the other, each with its continuations.
     pub in_row: u64,
+    /// Its queue of jobs; 0: it has none that is read.
+    pub jobs_at: u64,
+    /// Number of the next job, as far as was stated.
+    pub jobs_made: u64,
+    /// Not 0: jobs run.
+    pub jobs_run: u64,
+    /// How many had run when none did any more.
+    pub jobs_done: u64,
+    /// Not 0: some have run unseen, and none is told apart any more.
+    pub jobs_lost: u64,
 }
 
 /// No runtime counts this far: the context is stated again.
@@ -326,6 +336,11 @@ static EMPTY: ThreadState = ThreadState {
         made: 0,
         cause: 0,
         in_row: 0,
+        jobs_at: 0,
+        jobs_made: 0,
+        jobs_run: 0,
+        jobs_done: 0,
+        jobs_lost: 0,
     },
     rustls: RustlsState::NONE,
 };

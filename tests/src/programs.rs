@@ -162,7 +162,12 @@ pub fn unknown_node(unknown: UnknownNode) -> anyhow::Result<PathBuf> {
         UnknownNode::Code => ("unknown_node_code", "-DOTHER_CODE"),
         UnknownNode::Memory => ("unknown_node_memory", "-UOTHER_CODE"),
     };
-    compile(output, "node/unknown.c", "cc", &["-O2", "-fno-builtin", flag])
+    compile(
+        output,
+        "node/unknown.c",
+        "cc",
+        &["-O2", "-fno-builtin", flag],
+    )
 }
 
 /// The counting shim, a library to preload.

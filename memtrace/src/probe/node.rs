@@ -50,11 +50,14 @@ pub struct Node {
     pub ends: u64,
     /// File offsets of the functions that run callbacks one after the other.
     pub rows: Vec<u64>,
-    /// File offset of the function that runs the continuations of promises, for
-    /// its return.
+    /// File offset of the function that runs the continuations of promises, for its
+    /// entry and its return.
     pub continues: u64,
     /// File offset of the function that settles a promise, if it is named.
     pub settles: Option<u64>,
+    /// File offsets of the functions that queue continuations; none if these cannot be
+    /// told apart.
+    pub makes_jobs: Vec<u64>,
     image: Image,
 }
 
@@ -85,8 +88,28 @@ const ROWS: [&str; 2] = [
     "_ZN4node11Environment9RunTimersEP10uv_timer_s",
     "_ZN4node11Environment14CheckImmediateEP10uv_check_s",
 ];
-/// `v8::internal::MicrotaskQueue::PerformCheckpointInternal(v8::Isolate*)`.
-const CONTINUES: &str = "_ZN2v88internal14MicrotaskQueue25PerformCheckpointInternalEPNS_7IsolateE";
+/// `v8::internal::MicrotaskQueue::RunMicrotasks(v8::internal::Isolate*)`.
+const CONTINUES: &str = "_ZN2v88internal14MicrotaskQueue13RunMicrotasksEPNS0_7IsolateE";
+/// What puts a continuation into its queue, in V8's own code and from outside:
+/// `v8::internal::MicrotaskQueue::EnqueueMicrotask(v8::internal::Microtask)`, with a
+/// `Tagged<Microtask>` from Node 22 on.
+const MAKES_JOBS: &str = "Builtins_EnqueueMicrotask";
+const MAKES_OUTER_JOBS: [&str; 2] = [
+    "_ZN2v88internal14MicrotaskQueue16EnqueueMicrotaskENS0_9MicrotaskE",
+    "_ZN2v88internal14MicrotaskQueue16EnqueueMicrotaskENS0_6TaggedINS0_9MicrotaskEEE",
+];
+/// Node 18's compiler has split off what `CONTINUES` does beyond a first question, and
+/// calls that from elsewhere too. What is left is shorter, bytes.
+const WHOLE_BYTES: usize = 128;
+/// What takes them out, one after the other, and counts them.
+const RUNS_JOBS: &str = "Builtins_RunMicrotasks";
+/// Where the queue keeps what the kernel half reads, bytes into it
+/// (src/execution/microtask-queue.h, Node 18 to 24): how many wait, for how many there
+/// is room, where the first is, the ring.
+const QUEUE: [u64; 4] = [8, 16, 24, 32];
+/// The same of how many have run.
+const FINISHED: u64 = 40;
+
 /// What `resolve` of `new Promise((resolve, reject) => …)` runs.
 const SETTLES: &str = "Builtins_PromiseCapabilityDefaultResolve";
 
@@ -111,7 +134,17 @@ pub fn find(pid: u32) -> Result<Option<Node>, NodeError> {
 
 fn open(pid: u32, mapping: &Mapping, mappings: &[Mapping]) -> Result<Node, NodeError> {
     let names = [
-        BEGINS[0], BEGINS[1], ENDS, ROWS[0], ROWS[1], CONTINUES, SETTLES,
+        BEGINS[0],
+        BEGINS[1],
+        ENDS,
+        ROWS[0],
+        ROWS[1],
+        CONTINUES,
+        SETTLES,
+        MAKES_JOBS,
+        MAKES_OUTER_JOBS[0],
+        MAKES_OUTER_JOBS[1],
+        RUNS_JOBS,
     ];
     let image = Image::open(pid, mapping, mappings, &names, Scope::Any).map_err(NodeError::File)?;
     let mut image = image.ok_or(NodeError::NoCallbacks)?;
@@ -124,6 +157,19 @@ fn open(pid: u32, mapping: &Mapping, mappings: &[Mapping]) -> Result<Node, NodeE
     if !code.is_some_and(|(address, code)| is_known_layout(address, &code)) {
         return Err(NodeError::Layout);
     }
+    let mut has = |name: &str, words: &[u64]| {
+        let code = image.function(name, LOOKED_AT);
+        code.is_some_and(|(address, code)| {
+            let read = members(address, &code);
+            words.iter().all(|word| read.contains(word))
+        })
+    };
+    let is_known_queue = has(MAKES_JOBS, &QUEUE) && has(RUNS_JOBS, &[FINISHED]);
+    let continues = image.function(CONTINUES, LOOKED_AT);
+    let is_whole = continues.is_some_and(|(_, code)| code.len() >= WHOLE_BYTES);
+    let outer = MAKES_OUTER_JOBS
+        .into_iter()
+        .find(|name| image.symbol(name).is_some());
     let mut place = |name: &str, arguments: usize, returns: bool| {
         let function = image.symbol(name).ok_or(NodeError::NoCallbacks)?;
         let needs = Needs { arguments, returns };
@@ -134,8 +180,15 @@ fn open(pid: u32, mapping: &Mapping, mappings: &[Mapping]) -> Result<Node, NodeE
         begins: place(begins, 1, false)?,
         ends: place(ENDS, 0, true)?,
         rows: vec![place(ROWS[0], 0, false)?, place(ROWS[1], 0, false)?],
-        continues: place(CONTINUES, 0, true)?,
+        continues: place(CONTINUES, 1, true)?,
         settles: place(SETTLES, 0, false).ok(),
+        makes_jobs: match (
+            place(MAKES_JOBS, 0, false),
+            outer.map(|outer| place(outer, 0, false)),
+        ) {
+            (Ok(own), Some(Ok(outer))) if is_known_queue && is_whole => vec![own, outer],
+            _ => Vec::new(),
+        },
         image,
     })
 }

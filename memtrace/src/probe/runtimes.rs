@@ -150,9 +150,14 @@ pub fn examine(pid: u32) -> Vec<(&'static str, Result<String, String>)> {
     }
     if let Some(node) = node::find(pid).transpose() {
         let told = node
-            .map(|node| match node.settles {
-                Some(_) => "told apart".to_owned(),
-                None => "told apart, but for timers that settle promises".to_owned(),
+            .map(|node| match (node.makes_jobs.is_empty(), node.settles) {
+                (false, _) => "told apart".to_owned(),
+                (true, Some(_)) => "told apart, but not the continuations of promises".to_owned(),
+                (true, None) => {
+                    "told apart, but not the continuations of promises, nor timers that settle \
+                     them"
+                        .to_owned()
+                }
             })
             .map_err(|error| format!("not told apart: {error}"));
         found.push(("Node's callbacks", told));

@@ -43,7 +43,7 @@ FUNCTION void _ZN4node10AsyncHooks18push_async_contextEddN2v85LocalINS1_6ObjectE
 FUNCTION void _ZN4node21InternalCallbackScope5CloseEv(void) { calls++; }
 FUNCTION void _ZN4node11Environment9RunTimersEP10uv_timer_s(void) { calls += 2; }
 FUNCTION void _ZN4node11Environment14CheckImmediateEP10uv_check_s(void) { calls += 3; }
-FUNCTION void _ZN2v88internal14MicrotaskQueue25PerformCheckpointInternalEPNS_7IsolateE(void)
+FUNCTION void _ZN2v88internal14MicrotaskQueue13RunMicrotasksEPNS0_7IsolateE(void)
 {
     calls += 4;
 }
@@ -73,7 +73,7 @@ static void serve(int connection)
     _ZN4node21InternalCallbackScope5CloseEv();
     _ZN4node11Environment9RunTimersEP10uv_timer_s();
     _ZN4node11Environment14CheckImmediateEP10uv_check_s();
-    _ZN2v88internal14MicrotaskQueue25PerformCheckpointInternalEPNS_7IsolateE();
+    _ZN2v88internal14MicrotaskQueue13RunMicrotasksEPNS0_7IsolateE();
 }
 
 int main(int argc, char **argv)

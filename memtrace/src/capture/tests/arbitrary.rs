@@ -353,7 +353,9 @@ fn context_kind() -> impl Strategy<Value = ContextKind> {
     prop_oneof![
         Just(ContextKind::Python),
         Just(ContextKind::Greenlet),
-        Just(ContextKind::Goroutine)
+        Just(ContextKind::Goroutine),
+        Just(ContextKind::Node),
+        Just(ContextKind::Job)
     ]
 }
 
