@@ -8,7 +8,7 @@ use std::io::Cursor;
 use libfuzzer_sys::fuzz_target;
 use memtrace::probe::discover;
 use memtrace::probe::place::{self, Needs};
-use memtrace::probe::symbols::{ElfFile, Machine};
+use memtrace::probe::symbols::{ElfFile, Machine, Scope};
 
 fuzz_target!(|input: &[u8]| {
     for (machine, returns) in [(Machine::X86_64, true), (Machine::Aarch64, false)] {
@@ -35,4 +35,5 @@ fuzz_target!(|input: &[u8]| {
         }
     }
     let _ = file.imports(&|_| true);
+    let _ = file.addresses(&["malloc", "_PyRuntime"], Scope::Any);
 });

@@ -104,6 +104,12 @@ pub struct Config {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
+    /// 1: what its threads do is stated; 0: its probes are still being put in
+    /// place, and what it does meanwhile would be known by half.
+    pub begun: u32,
+    /// Set to 1 by the kernel programs when they meet a callback of Node where its
+    /// resource's number is not what it should be.
+    pub node_unread: u32,
     /// Where the process keeps the address of the running CPython thread
     /// state; 0 if its contexts are not read.
     pub thread_state_at: u64,
@@ -191,6 +197,6 @@ pub struct PhpTarget {
 
 const _: () = assert!(size_of::<JvmTarget>() == 40);
 const _: () = assert!(size_of::<PhpTarget>() == 16);
-const _: () = assert!(size_of::<Target>() == 112);
+const _: () = assert!(size_of::<Target>() == 120);
 const _: () = assert!(size_of::<KernelOffsets>() == 156);
 const _: () = assert!(size_of::<Config>() == 164);

@@ -357,6 +357,10 @@ pub enum ContextKind {
     Node = 4,
     /// A task of tokio's, by the address of its cell.
     Task = 5,
+    /// One of Node's microtasks (the continuation of a promise), by its number and
+    /// thread: it runs once, from its beginning to its end. Many are made at a time,
+    /// as above.
+    Job = 6,
 }
 
 impl ContextKind {
@@ -368,6 +372,7 @@ impl ContextKind {
             3 => ContextKind::Goroutine,
             4 => ContextKind::Node,
             5 => ContextKind::Task,
+            6 => ContextKind::Job,
             _ => return None,
         })
     }

@@ -62,7 +62,8 @@ pub fn heap_end(_ctx: ProbeContext) -> u32 {
         return 0;
     };
     let php = target.php;
-    if php.heap_at != 0
+    if target.begun != 0
+        && php.heap_at != 0
         && let Some(heap) = read_user(php.heap_at)
         && heap != 0
         && let Some(size) = read_user(heap + u64::from(php.size))

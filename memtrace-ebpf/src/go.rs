@@ -225,12 +225,13 @@ fn handed(regs: &Registers, kind: Kind) -> Option<()> {
     Some(())
 }
 
-/// What is known of a process's Go runtime; `None` if it is no Go program.
+/// What is known of a traced process's Go runtime; `None` if it is no Go program.
 #[inline(always)]
 pub fn program(pid: u32) -> Option<GoTarget> {
     // SAFETY: an entry is replaced or removed only with its process or program.
-    let go = unsafe { TARGETS.get(pid) }?.go;
-    (go.goid != 0).then_some(go)
+    let target = unsafe { TARGETS.get(pid) }?;
+    let go = target.go;
+    (target.begun != 0 && go.goid != 0).then_some(go)
 }
 
 /// States the goroutine that makes a system call, if it is not the one stated

@@ -185,6 +185,16 @@ pub struct NodeState {
     pub cause: u64,
     /// Not 0: callbacks run one after the other, each with its continuations.
     pub in_row: u64,
+    /// Its queue of jobs; 0: it has none that is read.
+    pub jobs_at: u64,
+    /// Number of the next job, as far as was stated.
+    pub jobs_made: u64,
+    /// Not 0: jobs run.
+    pub jobs_run: u64,
+    /// How many had run when none did any more.
+    pub jobs_done: u64,
+    /// Not 0: some have run unseen, and none is told apart any more.
+    pub jobs_lost: u64,
 }
 
 /// No runtime counts this far: the context is stated again.
@@ -329,6 +339,11 @@ static EMPTY: ThreadState = ThreadState {
         made: 0,
         cause: 0,
         in_row: 0,
+        jobs_at: 0,
+        jobs_made: 0,
+        jobs_run: 0,
+        jobs_done: 0,
+        jobs_lost: 0,
     },
     rustls: RustlsState::NONE,
 };
@@ -340,9 +355,16 @@ pub fn current() -> (u32, u32) {
     ((both >> 32) as u32, both as u32)
 }
 
-/// Whether the process is traced.
+/// Whether the process is traced: every probe of it is in place.
 #[inline(always)]
 pub fn is_target(pid: u32) -> bool {
+    // SAFETY: an entry is replaced or removed only with its process or program.
+    unsafe { TARGETS.get(pid) }.is_some_and(|target| target.begun != 0)
+}
+
+/// Whether the process is traced or is about to be.
+#[inline(always)]
+pub fn is_known(pid: u32) -> bool {
     TARGETS.get_ptr(pid).is_some()
 }
 

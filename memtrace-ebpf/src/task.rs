@@ -11,7 +11,7 @@ use memtrace_common::{
 use crate::{
     emit::{QUIET, URGENT, header, record},
     kernel::read,
-    maps::{TARGETS, THREADS, config, current, is_target, lost},
+    maps::{TARGETS, THREADS, config, current, is_known, lost},
 };
 
 /// match-proto:v5.0:include/trace/events/sched.h:sched_process_fork
@@ -19,7 +19,7 @@ use crate::{
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn task_fork(ctx: RawTracePointContext) -> i32 {
     let (pid, tid) = current();
-    if !is_target(pid) {
+    if !is_known(pid) {
         return 0;
     }
     let child: u64 = ctx.arg(1);
@@ -62,14 +62,20 @@ pub fn task_fork(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn task_exec(ctx: RawTracePointContext) -> i32 {
     let (pid, tid) = current();
-    if !is_target(pid) {
+    if !is_known(pid) {
         return 0;
     }
     let task: u64 = ctx.arg(0);
     // Whatever a thread was in the middle of is gone with the old program, and
     // so is its runtime.
     let _ = THREADS.remove(tid);
-    let _ = TARGETS.insert(pid, Target::default(), 0);
+    // SAFETY: an entry is replaced or removed only with its process or program.
+    let begun = unsafe { TARGETS.get(pid) }.map_or(0, |target| target.begun);
+    let program = Target {
+        begun,
+        ..Target::default()
+    };
+    let _ = TARGETS.insert(pid, program, 0);
     record(
         TaskRecord {
             header: header(Kind::Exec, 0, pid, tid),
@@ -88,7 +94,7 @@ pub fn task_exec(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn task_exit(ctx: RawTracePointContext) -> i32 {
     let (pid, tid) = current();
-    if !is_target(pid) {
+    if !is_known(pid) {
         return 0;
     }
     let _ = THREADS.remove(tid);

@@ -349,8 +349,8 @@ impl Attributor {
             EventBody::ContextMade {
                 context,
                 parent,
-                kind: ContextKind::Node,
-            } => self.resources_made(pid, tid, (*parent, *context), out),
+                kind: kind @ (ContextKind::Node | ContextKind::Job),
+            } => self.resources_made(pid, tid, (*parent, *context), *kind, out),
             EventBody::ContextMade {
                 context,
                 parent,

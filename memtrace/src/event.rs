@@ -352,12 +352,14 @@ pub const ASYNCIO_UNTOLD: &str = "asyncio tasks are not told apart";
 pub const TASKS_UNTOLD: &str = "tokio's tasks are not told apart";
 /// The same of greenlets.
 pub const GREENLETS_UNTOLD: &str = "greenlets are not told apart";
+/// The same of Node's callbacks.
+pub const NODE_UNTOLD: &str = "Node's callbacks are not told apart";
 
 impl ProcessFact {
     /// Whether a thread of the process may have turned from one request to another
     /// without a sign of it.
     pub fn has_untold_tasks(&self) -> bool {
-        let untold = [ASYNCIO_UNTOLD, TASKS_UNTOLD, GREENLETS_UNTOLD];
+        let untold = [ASYNCIO_UNTOLD, TASKS_UNTOLD, GREENLETS_UNTOLD, NODE_UNTOLD];
         let is_one = |words: &String| untold.iter().any(|begin| words.starts_with(begin));
         self.trouble.iter().any(is_one)
     }

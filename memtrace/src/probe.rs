@@ -13,6 +13,7 @@ pub mod launch;
 pub mod load;
 pub mod lock;
 pub mod maps;
+pub mod members;
 pub mod node;
 pub mod place;
 pub mod python;

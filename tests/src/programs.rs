@@ -163,6 +163,29 @@ pub fn pool_server() -> anyhow::Result<PathBuf> {
     )
 }
 
+/// What of a Node that is not known is not as in others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownNode {
+    /// Its code looks for its resources' numbers elsewhere.
+    Code,
+    /// There is something else where its code looks for them.
+    Memory,
+}
+
+/// A program with the names of Node's functions.
+pub fn unknown_node(unknown: UnknownNode) -> anyhow::Result<PathBuf> {
+    let (output, flag) = match unknown {
+        UnknownNode::Code => ("unknown_node_code", "-DOTHER_CODE"),
+        UnknownNode::Memory => ("unknown_node_memory", "-UOTHER_CODE"),
+    };
+    compile(
+        output,
+        "node/unknown.c",
+        "cc",
+        &["-O2", "-fno-builtin", flag],
+    )
+}
+
 /// The counting shim, a library to preload.
 pub fn counting_shim() -> anyhow::Result<PathBuf> {
     compile(

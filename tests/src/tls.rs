@@ -172,7 +172,7 @@ pub fn openssl_forms(linked: Linked, certificate: &Certificate) -> anyhow::Resul
 /// Node's https server, which has OpenSSL linked in.
 pub fn node(certificate: &Certificate) -> anyhow::Result<Server> {
     let mut command = Command::new("node");
-    command.arg(paths::program_source("node/https_server.js"));
+    command.arg(paths::program_source("node/server.js"));
     start("node", command, certificate)
 }
 

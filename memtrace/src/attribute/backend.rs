@@ -29,6 +29,8 @@ impl Attributor {
         let claimed = self.sure_claim(strand);
         let caller = match claimed {
             Some(request) => Some(Caller::Request(request)),
+            // Others ask as well of which nobody knows yet for whom.
+            None if self.is_job(strand) => None,
             None => {
                 self.strands.set_asked(strand);
                 self.strands.refer(strand, out).map(Caller::Work)
@@ -106,6 +108,16 @@ impl Attributor {
                 let next = Doing::unknown(Reason::SeveralRequests);
                 self.turn(pid, tid, next, None, out);
             }
+            return;
+        }
+        // A loop's connections are a pool's, which asks for the next in line when the
+        // answer to the last has come.
+        let process = self.processes.of_pid(pid, out);
+        if let Caller::Request(request) = caller
+            && self.processes.mixes_tasks(process)
+            && !self.strands.in_progress(request)
+        {
+            self.turn(pid, tid, Doing::unknown(Reason::EndedRequest), None, out);
             return;
         }
         let own = self.strands.doing(strand).and_then(Doing::work);

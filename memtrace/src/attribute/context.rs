@@ -42,6 +42,7 @@ impl Attributor {
             ContextKind::Python
             | ContextKind::Goroutine
             | ContextKind::Node
+            | ContextKind::Job
             | ContextKind::Task => {
                 thread.context = known;
             }
@@ -53,15 +54,15 @@ impl Attributor {
         }
         let received = thread.reading.filter(|reading| reading.context.is_none());
         // The resource of a connection on which answers to several came.
-        let for_several = kind == ContextKind::Node
-            && known.is_some()
-            && thread.own.presumes(Reason::SeveralRequests);
+        let for_several =
+            kind == ContextKind::Node && known.is_some() && is_for_whoever_asked(&thread.own);
         if let Some(reading) = &mut thread.reading {
             match kind {
                 ContextKind::Python => reading.context = known,
                 ContextKind::Greenlet
                 | ContextKind::Goroutine
                 | ContextKind::Node
+                | ContextKind::Job
                 | ContextKind::Task => {
                     reading.context.get_or_insert(context);
                 }
@@ -91,9 +92,15 @@ impl Attributor {
         let strand = StrandId::Context(process, context);
         if for_several {
             of_context.origin = Origin::Shared;
-            let several = Doing::unknown(Reason::SeveralRequests);
+            let own = self.strands.thread(tid).map(|thread| thread.own);
+            let is_ended = own.is_some_and(|own| own.presumes(Reason::EndedRequest));
+            let reason = if is_ended {
+                Reason::EndedRequest
+            } else {
+                Reason::SeveralRequests
+            };
             self.strands.turn(StrandId::Thread(tid), BETWEEN, None, out);
-            self.strands.turn(strand, several, None, out);
+            self.strands.turn(strand, Doing::unknown(reason), None, out);
             return;
         }
         if let Some(reading) = received {
@@ -134,8 +141,8 @@ impl Attributor {
                 (None, _) => return,
             },
             // It goes on with what it began for that one.
-            Origin::OneOf(_) if doing.work().is_some() => return,
-            Origin::OneOf(_) => Doing::unknown(Reason::SeveralRequests),
+            Origin::OneOf(_) | Origin::OneOfSeveral if doing.work().is_some() => return,
+            Origin::OneOf(_) | Origin::OneOfSeveral => Doing::unknown(Reason::SeveralRequests),
             Origin::Work(work) => match self.strands.works.owner(work) {
                 Some(Owner::Request(claim)) => {
                     if let Some(context) = self.strands.context_mut(process, context) {
@@ -162,7 +169,7 @@ impl Attributor {
                 }
                 None if doing.claimed().is_some() => BETWEEN,
                 // Each callback of a resource is for itself.
-                None if kind == ContextKind::Node && resumed => BETWEEN,
+                None if is_of_node(kind) && resumed => BETWEEN,
                 // The records have been taken in.
                 None if doing.presumes(Reason::TlsHandshake) => BETWEEN,
                 None => return,
@@ -217,8 +224,12 @@ impl Attributor {
             Some(None) | None => None,
         };
         let claimed = self.sure_claim(maker);
+        let for_several = kind == ContextKind::Job
+            && of_maker == Some(Origin::Shared)
+            && self.strands.doing(maker).is_some_and(is_for_whoever_asked);
         let origin = match (claimed, accepted, of_maker) {
             (Some(request), _, _) => Origin::Request(request),
+            _ if for_several => Origin::OneOfSeveral,
             (None, Some(conn), _) => Origin::Connection(conn),
             (None, None, Some(Origin::Connection(conn))) if self.connections.has_several(conn) => {
                 Origin::OneOf(conn)
@@ -305,6 +316,9 @@ impl Attributor {
             return;
         };
         let origin = known.origin;
+        if known.kind == ContextKind::Job {
+            return;
+        }
         if known.kind == ContextKind::Node {
             // What is received is called back for by the connection's resource;
             // whoever sends may be any.
@@ -344,6 +358,7 @@ impl Attributor {
                 origin @ (Origin::Request(_)
                 | Origin::Connection(_)
                 | Origin::OneOf(_)
+                | Origin::OneOfSeveral
                 | Origin::Shared) => origin,
             };
         }
@@ -371,5 +386,21 @@ impl Attributor {
         {
             context.origin = Origin::Connection(conn);
         }
+    }
+}
+
+/// Whether it is what is done when answers have come of which nobody knows for whom.
+fn is_for_whoever_asked(doing: &Doing) -> bool {
+    doing.presumes(Reason::SeveralRequests) || doing.presumes(Reason::EndedRequest)
+}
+
+/// Whether it is one of Node's.
+fn is_of_node(kind: ContextKind) -> bool {
+    match kind {
+        ContextKind::Node | ContextKind::Job => true,
+        ContextKind::Python
+        | ContextKind::Greenlet
+        | ContextKind::Goroutine
+        | ContextKind::Task => false,
     }
 }

@@ -74,7 +74,11 @@ impl Attributor {
                 Doing::unknown(Reason::ConnectionSetup)
             }
             Origin::Work(work) => Doing::following(work, How::Context),
-            Origin::Connection(_) | Origin::OneOf(_) | Origin::Unknown | Origin::Shared => return,
+            Origin::Connection(_)
+            | Origin::OneOf(_)
+            | Origin::OneOfSeveral
+            | Origin::Unknown
+            | Origin::Shared => return,
         };
         let strand = StrandId::Context(process, goroutine);
         self.strands.turn(strand, next, None, out);
@@ -187,7 +191,11 @@ impl Attributor {
         match context.origin {
             Origin::Connection(conn) => !self.connections.serves(conn),
             Origin::Request(request) => context.handed || !self.strands.in_progress(request),
-            Origin::Unknown | Origin::OneOf(_) | Origin::Work(_) | Origin::Shared => true,
+            Origin::Unknown
+            | Origin::OneOf(_)
+            | Origin::OneOfSeveral
+            | Origin::Work(_)
+            | Origin::Shared => true,
         }
     }
 }

@@ -156,7 +156,8 @@ impl Attributor {
                 let claimed = self.strands.doing(strand).and_then(Doing::claimed);
                 let mixed = self.processes.mixes_tasks(process)
                     && self.strands.under_way(process) > own
-                    && (claimed.is_none() || matches!(strand, StrandId::Thread(_)));
+                    && (claimed.is_none() || matches!(strand, StrandId::Thread(_)))
+                    && !self.is_job(strand);
                 let (next, proven) = match (mixed, after) {
                     (true, AfterWrite::Ended) => (Doing::unknown(Reason::TasksUntold), claimed),
                     (true, _) => (next, claimed),
@@ -171,6 +172,7 @@ impl Attributor {
                 };
                 let proven = (!self.is_for_several(strand)).then_some(proven);
                 self.turn(pid, tid, next, proven, out);
+                self.proves_makers(strand, wrote, out);
                 self.worked_for(tid, wrote);
                 if after == AfterWrite::Ended {
                     self.places.done(tid);
@@ -263,7 +265,7 @@ impl Attributor {
             .map(|context| context.origin);
         matches!(
             origin,
-            Some(Origin::Request(_) | Origin::OneOf(_) | Origin::Work(_))
+            Some(Origin::Request(_) | Origin::OneOf(_) | Origin::OneOfSeveral | Origin::Work(_))
         )
     }
 

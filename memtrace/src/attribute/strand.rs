@@ -145,6 +145,10 @@ pub struct Context {
     pub moved: Option<Moved>,
     /// It was met since it was last looked at as one to be forgotten.
     met: bool,
+    /// The job that made it, if it is a job.
+    pub maker: Option<u64>,
+    /// How many jobs it has made, if it is a job.
+    pub makes: u32,
     /// In the order in which contexts were met: an address that was used again
     /// has a later number.
     pub number: u64,
@@ -162,6 +166,9 @@ pub enum Origin {
     /// It was made for one of the requests that were under way on this connection
     /// at once: the one of which it sends bytes.
     OneOf(ConnRef),
+    /// It was made for one of several requests: the one of which it, or what alone it
+    /// makes, sends bytes.
+    OneOfSeveral,
     /// It was made by work of which nobody knew whose it was.
     Work(WorkId),
     /// It serves several connections at once: the loop's own.
@@ -298,6 +305,7 @@ impl Strands {
                     ContextKind::Python
                     | ContextKind::Greenlet
                     | ContextKind::Node
+                    | ContextKind::Job
                     | ContextKind::Task => BETWEEN,
                     // Most of a program's goroutines never serve.
                     ContextKind::Goroutine => Doing::unknown(Reason::BackgroundThread),
@@ -310,6 +318,8 @@ impl Strands {
                 handed: false,
                 moved: None,
                 met: false,
+                maker: None,
+                makes: 0,
                 number,
             },
         );

@@ -79,6 +79,7 @@ impl Attributor {
             Origin::Unknown
             | Origin::Request(_)
             | Origin::OneOf(_)
+            | Origin::OneOfSeveral
             | Origin::Work(_)
             | Origin::Shared => None,
         }

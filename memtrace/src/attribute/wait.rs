@@ -99,7 +99,7 @@ impl Attributor {
         let of_loop = match known.origin {
             Origin::Shared | Origin::Connection(_) => true,
             Origin::Unknown => !known.made,
-            Origin::Request(_) | Origin::OneOf(_) | Origin::Work(_) => false,
+            Origin::Request(_) | Origin::OneOf(_) | Origin::OneOfSeveral | Origin::Work(_) => false,
         };
         if for_new_events && of_loop {
             self.strands

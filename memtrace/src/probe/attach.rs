@@ -346,11 +346,21 @@ impl Links {
         let site = |offset: &u64| (*offset, 0);
         let rows: Vec<(u64, u64)> = node.rows.iter().map(site).collect();
         let settles: Vec<(u64, u64)> = node.settles.iter().map(site).collect();
+        let makes: Vec<(u64, u64)> = node.makes_jobs.iter().map(site).collect();
+        let continues = [(node.continues, 0)];
+        // Where not all are seen to be made, they are not told apart.
+        let runs = if makes.is_empty() {
+            &[]
+        } else {
+            &continues[..]
+        };
         for (program, side, sites) in [
-            ("node_continued", Side::Return, &[(node.continues, 0)][..]),
+            ("node_continued", Side::Return, &continues[..]),
             ("node_ended", Side::Return, &[(node.ends, 0)]),
             ("node_row", Side::Entry, &rows),
             ("node_settles", Side::Entry, &settles),
+            ("node_makes_job", Side::Entry, &makes),
+            ("node_continues", Side::Entry, runs),
             ("node_ends", Side::Entry, &[(node.ends, 0)]),
             // The others do nothing before this one was met.
             ("node_begins", Side::Entry, &[(node.begins, 0)]),

@@ -14,7 +14,7 @@ use super::{
     maps::{self, FileIdentity, Mapping},
     place::Needs,
     python::{TP_DEALLOC, TP_INIT},
-    symbols::Machine,
+    symbols::{Machine, Scope},
 };
 
 /// Why switches cannot be seen.
@@ -70,7 +70,7 @@ pub fn find(pid: u32) -> Result<Option<Greenlet>, GreenletError> {
     let Some(mapping) = mappings.iter().find(|mapping| is_greenlet(mapping)) else {
         return Ok(None);
     };
-    let image = Image::open(pid, mapping, &mappings, &[SWITCH, TYPE]);
+    let image = Image::open(pid, mapping, &mappings, &[SWITCH, TYPE], Scope::Any);
     let Some(mut image) = image.map_err(GreenletError::File)? else {
         return Ok(None);
     };

@@ -5,6 +5,7 @@
 //! the file and the process's memory, and knows no runtime.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io,
     ops::Range,
@@ -12,13 +13,11 @@ use std::{
     path::PathBuf,
 };
 
-use object::{Object as _, ObjectSegment as _, ObjectSymbol as _, read::ReadCache};
-
 use super::{
     discover::open_mapped,
     maps::{FileIdentity, Mapping},
     place::{self, Needs},
-    symbols::{ElfFile, Machine},
+    symbols::{ElfError, ElfFile, Machine, Scope},
 };
 
 /// Another process's memory, or what stands for it in a test.
@@ -69,15 +68,8 @@ pub struct Image {
     elf: ElfFile<File>,
     /// How far the file's addresses were moved when it was loaded.
     moved: u64,
-    symbols: Vec<Symbol>,
-}
-
-/// A symbol that was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Symbol {
-    name: String,
-    address: u64,
-    size: u64,
+    /// Those that were asked for: address in the file's own numbering, length.
+    symbols: HashMap<String, (u64, u64)>,
 }
 
 impl Image {
@@ -90,11 +82,13 @@ impl Image {
         mapping: &Mapping,
         mappings: &[Mapping],
         names: &[&str],
+        scope: Scope,
     ) -> Result<Option<Image>, String> {
         let Some(opened) = open_mapped(pid, mapping, mappings)? else {
             return Ok(None);
         };
-        Self::of_file(opened.handle, mapping, mappings, names).map_err(|error| error.to_string())
+        Self::of_file(opened.handle, mapping, mappings, names, scope)
+            .map_err(|error| error.to_string())
     }
 
     fn of_file(
@@ -102,54 +96,21 @@ impl Image {
         mapping: &Mapping,
         mappings: &[Mapping],
         names: &[&str],
-    ) -> Result<Option<Image>, Box<dyn std::error::Error>> {
-        let cache = ReadCache::new(handle.try_clone()?);
-        let file = object::File::parse(&cache)?;
-        let mut symbols: Vec<Symbol> = Vec::new();
-        // The linker's own symbols only for what is not exported: there are many.
-        let tables = [file.dynamic_symbols(), file.symbols()];
-        for table in tables {
-            let is_known = |name: &str| symbols.iter().any(|known| known.name == name);
-            let wanted: Vec<&str> = names
-                .iter()
-                .copied()
-                .filter(|name| !is_known(name))
-                .collect();
-            if wanted.is_empty() {
-                break;
-            }
-            symbols.extend(
-                table
-                    .filter(|symbol| symbol.address() != 0)
-                    .filter_map(|symbol| {
-                        let name = symbol.name().ok().filter(|name| wanted.contains(name))?;
-                        Some(Symbol {
-                            name: name.to_owned(),
-                            address: symbol.address(),
-                            size: symbol.size(),
-                        })
-                    }),
-            );
-        }
-        // Its first segment in the file is its lowest mapping.
-        let first = file
-            .segments()
-            .min_by_key(|segment| segment.file_range().0)
-            .map(|segment| (segment.address(), segment.file_range().0));
+        scope: Scope,
+    ) -> Result<Option<Image>, ElfError> {
+        let mut elf = ElfFile::open(handle.try_clone()?)?;
+        let symbols = elf.addresses(names, scope)?;
         let lowest = mappings
             .iter()
             .filter(|other| other.file == mapping.file)
             .min_by_key(|other| other.offset);
-        let (Some((address, offset)), Some(lowest)) = (first, lowest) else {
+        let moved = lowest.and_then(|lowest| elf.moved_lowest(lowest.start, lowest.offset));
+        let Some(moved) = moved else {
             return Ok(None);
         };
-        let moved = lowest
-            .start
-            .wrapping_sub(lowest.offset)
-            .wrapping_sub(address.wrapping_sub(offset));
         Ok(Some(Image {
             file: mapping.file,
-            elf: ElfFile::open(handle.try_clone()?)?,
+            elf,
             handle,
             moved,
             symbols,
@@ -158,25 +119,20 @@ impl Image {
 
     /// A symbol's address in the file's own numbering.
     pub fn symbol(&self, name: &str) -> Option<u64> {
-        self.known(name).map(|symbol| symbol.address)
+        self.symbols.get(name).map(|(address, _)| *address)
     }
 
     /// Where a variable is in the process, by its symbol.
     pub fn variable(&self, name: &str) -> Option<Range<u64>> {
-        let symbol = self.known(name)?;
-        let start = self.in_process(symbol.address);
-        Some(start..start.saturating_add(symbol.size))
-    }
-
-    fn known(&self, name: &str) -> Option<&Symbol> {
-        self.symbols.iter().find(|symbol| symbol.name == name)
+        let (address, size) = *self.symbols.get(name)?;
+        let start = self.in_process(address);
+        Some(start..start.saturating_add(size))
     }
 
     /// Address and code of a function by its symbol, at most `len` bytes.
     pub fn function(&mut self, name: &str, len: u64) -> Option<(u64, Vec<u8>)> {
-        let symbol = self.known(name)?;
-        let address = symbol.address;
-        let len = symbol.size.min(len) as usize;
+        let (address, size) = *self.symbols.get(name)?;
+        let len = size.min(len) as usize;
         Some((address, self.code(address, len)))
     }
 

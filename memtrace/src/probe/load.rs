@@ -170,7 +170,7 @@ impl Kernel {
         RingBuf::try_from(map).map_err(LoadError::refused)
     }
 
-    /// Begins to state facts about a process, or changes what is known of it.
+    /// Makes a process known, or changes what is known of it.
     ///
     /// # Errors
     /// The map is full.

@@ -22,8 +22,9 @@ use thiserror::Error;
 use super::{
     image::{Image, Memory as _, ProcessMemory, file_name},
     maps::{self, FileIdentity, Mapping},
+    members::members,
     place::Needs,
-    symbols::Machine,
+    symbols::{Machine, Scope},
 };
 
 /// Why contexts cannot be read.
@@ -96,8 +97,9 @@ pub fn find(pid: u32) -> Result<Option<Python>, PythonError> {
     let has_tasks = mappings.iter().any(is_event_loop);
     let mut refused = None;
     for candidate in mappings.iter().filter(|mapping| may_hold_python(mapping)) {
+        // What an interpreter has, its extension modules can link against.
         let names = [RUNTIME, VERSION, CONTEXT_TYPE, COPY_CURRENT, COPY, ASYNCIO];
-        let image = match Image::open(pid, candidate, &mappings, &names) {
+        let image = match Image::open(pid, candidate, &mappings, &names, Scope::Exported) {
             Ok(Some(image)) => image,
             Ok(None) => continue,
             Err(words) => {
@@ -178,12 +180,12 @@ fn makers(image: &mut Image, context: u64) -> Result<Vec<u64>, PythonError> {
         .function(COPY_CURRENT, code::LOOKED_AT)
         .ok_or_else(missing)?;
     let (copy, copy_code) = image.function(COPY, code::LOOKED_AT).ok_or_else(missing)?;
-    let mut members = code::members(current, &current_code);
+    let mut found = members(current, &current_code);
     for called in code::calls(current, &current_code) {
         let called_code = image.code(called, code::CALLED_LOOKED_AT);
-        members.extend(code::members(called, &called_code));
+        found.extend(members(called, &called_code));
     }
-    if !members.contains(&context) {
+    if !found.contains(&context) {
         return Err(PythonError::Mismatch(
             "its code finds a thread's context elsewhere",
         ));

@@ -8,7 +8,7 @@
 use memtrace_common::config::Target;
 
 use super::{attach::Links, greenlet, load::Kernel, node, python, runtime::go, turns};
-use crate::event::{ASYNCIO_UNTOLD, GREENLETS_UNTOLD};
+use crate::event::{ASYNCIO_UNTOLD, GREENLETS_UNTOLD, NODE_UNTOLD};
 
 /// What has become of the runtimes of a process.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub struct Runtimes {
     greenlet: bool,
     /// Node's callbacks are followed, or cannot be.
     node: bool,
+    /// The kernel half has met callbacks that it cannot follow.
+    node_unread: bool,
     go: go::Followed,
     trouble: Vec<String>,
 }
@@ -80,11 +82,23 @@ impl Runtimes {
                     .attach_node(kernel, pid, &found)
                     .map_err(|error| error.to_string())
             }) {
-                self.trouble
-                    .push(format!("Node's callbacks are not told apart: {error}"));
+                self.trouble.push(format!("{NODE_UNTOLD}: {error}"));
             }
         }
         go_changed || self.trouble.len() != before
+    }
+
+    /// Looks whether the kernel half has met something that people must be told.
+    /// Returns whether the trouble has changed.
+    pub fn look(&mut self, pid: u32, kernel: &mut Kernel) -> bool {
+        let is_unread = |target: Target| target.node_unread != 0;
+        let met = self.node && !self.node_unread && kernel.target(pid).is_ok_and(is_unread);
+        if met {
+            self.node_unread = true;
+            let error = node::NodeError::Layout;
+            self.trouble.push(format!("{NODE_UNTOLD}: {error}"));
+        }
+        met
     }
 
     /// What could not be attached to, and why.
@@ -136,9 +150,14 @@ pub fn examine(pid: u32) -> Vec<(&'static str, Result<String, String>)> {
     }
     if let Some(node) = node::find(pid).transpose() {
         let told = node
-            .map(|node| match node.settles {
-                Some(_) => "told apart".to_owned(),
-                None => "told apart, but for timers that settle promises".to_owned(),
+            .map(|node| match (node.makes_jobs.is_empty(), node.settles) {
+                (false, _) => "told apart".to_owned(),
+                (true, Some(_)) => "told apart, but not the continuations of promises".to_owned(),
+                (true, None) => {
+                    "told apart, but not the continuations of promises, nor timers that settle \
+                     them"
+                        .to_owned()
+                }
             })
             .map_err(|error| format!("not told apart: {error}"));
         found.push(("Node's callbacks", told));

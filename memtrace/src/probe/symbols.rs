@@ -113,6 +113,15 @@ pub struct Symbols {
     pub resolvers: Vec<String>,
 }
 
+/// Where a symbol may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// It is exported, where the file exports anything.
+    Exported,
+    /// It may be known to the linker alone.
+    Any,
+}
+
 /// A loadable segment: file bytes `offset..offset + len` appear at `address`.
 #[derive(Clone, Copy, Debug)]
 struct Segment {
@@ -307,8 +316,8 @@ impl<R: Read + Seek> ElfFile<R> {
         want: &dyn Fn(&str) -> bool,
         found: &mut Symbols,
     ) -> Result<(), ElfError> {
-        let kinds = [elf::STT_FUNC, elf::STT_GNU_IFUNC];
-        for (name, raw) in self.named(table, &kinds, want)? {
+        let is_function = |kind| kind == elf::STT_FUNC || kind == elf::STT_GNU_IFUNC;
+        for (name, raw) in self.named(table, &is_function, want)? {
             if raw.kind == elf::STT_GNU_IFUNC {
                 found.resolvers.push(name);
                 continue;
@@ -334,17 +343,58 @@ impl<R: Read + Seek> ElfFile<R> {
     ) -> Result<HashMap<String, u64>, ElfError> {
         let mut found = HashMap::new();
         for table in self.tables.clone() {
-            let named = self.named(table, &[elf::STT_OBJECT], want)?;
+            let named = self.named(table, &|kind| kind == elf::STT_OBJECT, want)?;
             found.extend(named.into_iter().map(|(name, raw)| (name, raw.address)));
         }
         Ok(found)
+    }
+
+    /// Where the symbols of these names are, functions or variables: name → virtual
+    /// address in the file's own numbering and length in bytes. The full table is
+    /// read only for those that are not exported, if these may be local at all: it
+    /// can be much longer.
+    pub fn addresses(
+        &mut self,
+        names: &[&str],
+        scope: Scope,
+    ) -> Result<HashMap<String, (u64, u64)>, ElfError> {
+        let mut found: HashMap<String, (u64, u64)> = HashMap::new();
+        let mut tables = self.tables.clone();
+        tables.sort_by_key(|table| !table.dynamic);
+        if scope == Scope::Exported && tables.iter().any(|table| table.dynamic) {
+            tables.truncate(1);
+        }
+        for table in tables {
+            if names.iter().all(|name| found.contains_key(*name)) {
+                break;
+            }
+            let is_named = |kind| kind != elf::STT_SECTION && kind != elf::STT_FILE;
+            let wanted = |name: &str| names.contains(&name);
+            for (name, raw) in self.named(table, &is_named, &wanted)? {
+                found.entry(name).or_insert((raw.address, raw.size));
+            }
+        }
+        Ok(found)
+    }
+
+    /// What the loader has added to the file's own addresses, seen from the lowest
+    /// place at which any of it is mapped and the file offset there; `None` for a
+    /// file of which nothing is loaded.
+    pub fn moved_lowest(&self, mapped_at: u64, offset: u64) -> Option<u64> {
+        // Its first segment in the file is its lowest mapping.
+        let first = self.segments.iter().min_by_key(|segment| segment.offset)?;
+        Some(
+            mapped_at
+                .wrapping_sub(offset)
+                .wrapping_sub(first.address.wrapping_sub(first.offset)),
+        )
     }
 
     /// The defined symbols of these kinds whose names `want` accepts.
     fn named(
         &mut self,
         table: Table,
-        kinds: &[elf::SymbolType],
+        is_kind: &dyn Fn(elf::SymbolType) -> bool,
         want: &dyn Fn(&str) -> bool,
     ) -> Result<Vec<(String, Raw)>, ElfError> {
         let count = table.symbols.len / ENTRY_BYTES as u64;
@@ -360,7 +410,7 @@ impl<R: Read + Seek> ElfFile<R> {
             let kind = elf::SymbolType(entry[4] & 0xf);
             let section = u16::from_le_bytes([entry[6], entry[7]]);
             let address = u64_at(&entry, 8);
-            if !kinds.contains(&kind) || section == 0 || address == 0 {
+            if !is_kind(kind) || section == 0 || address == 0 {
                 continue;
             }
             raws.push(Raw {

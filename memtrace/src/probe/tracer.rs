@@ -220,10 +220,10 @@ impl Tracer {
             } else {
                 Origin::Attached
             };
-            tracer.add(*pid, origin, sink)?;
+            tracer.add(*pid, origin)?;
         }
         if tracer.options.follow_children {
-            tracer.add_descendants(&pids, sink)?;
+            tracer.add_descendants(&pids)?;
         }
         let probed = tracer
             .targets
@@ -243,22 +243,22 @@ impl Tracer {
                 why.join("; ")
             )));
         }
+        // All at the same moment: a request that one process hands to another is
+        // seen in both, or in none.
+        let pids: Vec<u32> = tracer.targets.keys().copied().collect();
+        tracer.begin(&pids, sink);
         Ok(tracer)
     }
 
     /// Adds the children that the targets had before the trace began. Those
     /// forked since are followed by the kernel programs.
-    fn add_descendants(
-        &mut self,
-        pids: &[u32],
-        sink: &mut dyn FnMut(RawEvent),
-    ) -> Result<(), TraceError> {
+    fn add_descendants(&mut self, pids: &[u32]) -> Result<(), TraceError> {
         for pid in descendants(pids)? {
             if self.targets.contains_key(&pid) {
                 continue;
             }
             // Any other failure means that it has gone in the meantime.
-            if let Err(TraceError::Locked(process)) = self.add(pid, Origin::Attached, sink) {
+            if let Err(TraceError::Locked(process)) = self.add(pid, Origin::Attached) {
                 return Err(TraceError::Locked(process));
             }
         }
@@ -387,10 +387,9 @@ impl Tracer {
         self.sample_at = Instant::now() + SAMPLE_EVERY;
         let mut changed = Vec::new();
         for (pid, target) in &mut self.targets {
-            if target
-                .counters
-                .look(*pid, &mut self.kernel, &mut self.links)
-            {
+            let counters = &mut target.counters;
+            let counted = counters.look(*pid, &mut self.kernel, &mut self.links);
+            if target.runtimes.look(*pid, &mut self.kernel) || counted {
                 changed.push(*pid);
             }
             for reading in target.counters.readings() {
@@ -495,8 +494,8 @@ impl Tracer {
         if self.targets.contains_key(&pid) {
             return;
         }
-        match self.add(pid, Origin::Joined, sink) {
-            Ok(()) => {}
+        match self.add(pid, Origin::Joined) {
+            Ok(()) => self.begin(&[pid], sink),
             // In the middle of an exec /proc tells nothing: soon it will.
             Err(TraceError::Examine { .. }) if is_alive(pid) => self.schedule_rescans(pid),
             // Gone before it could be looked at: it did not live long enough to
@@ -508,18 +507,20 @@ impl Tracer {
         }
     }
 
-    fn add(
-        &mut self,
-        pid: u32,
-        origin: Origin,
-        sink: &mut dyn FnMut(RawEvent),
-    ) -> Result<(), TraceError> {
+    /// Puts the probes of a process in place. Of one that a traced process has
+    /// forked facts are stated already, of any other only from [`Self::begin`] on.
+    fn add(&mut self, pid: u32, origin: Origin) -> Result<(), TraceError> {
         let described =
             process::describe(pid).map_err(|source| TraceError::Examine { pid, source })?;
         let lock = lock::acquire(described.process)
             .map_err(|source| TraceError::Examine { pid, source })?
             .ok_or(TraceError::Locked(described.process))?;
-        self.kernel.set_target(pid, KernelTarget::default())?;
+        let begun = self.kernel.target(pid).map_or(0, |known| known.begun);
+        let target = KernelTarget {
+            begun,
+            ..KernelTarget::default()
+        };
+        self.kernel.set_target(pid, target)?;
         self.targets.insert(
             pid,
             Target {
@@ -543,20 +544,33 @@ impl Tracer {
             self.links.detach_process(pid);
             return Err(TraceError::Examine { pid, source: error });
         }
-        self.describe(pid, sink);
-        // After the probes: what opens from now on is seen, what was open is
-        // stated here, and what is both is the same socket.
-        for open in sockets::open_sockets(pid).unwrap_or_default() {
-            sink(own(
-                pid,
-                EventBody::OpenSocket {
-                    fact: open.fact,
-                    accepted: open.accepted,
-                },
-            ));
-        }
-        self.find_sleepers(pid, sink);
         Ok(())
+    }
+
+    /// Facts about these processes are stated from now on, whose probes are all in
+    /// place.
+    fn begin(&mut self, pids: &[u32], sink: &mut dyn FnMut(RawEvent)) {
+        for pid in pids {
+            // Refused if the process has ended.
+            let _ = self
+                .kernel
+                .change_target(*pid, |known| KernelTarget { begun: 1, ..known });
+        }
+        for pid in pids {
+            self.describe(*pid, sink);
+            // What opens from now on is seen, what was open is stated here, and
+            // what is both is the same socket.
+            for open in sockets::open_sockets(*pid).unwrap_or_default() {
+                sink(own(
+                    *pid,
+                    EventBody::OpenSocket {
+                        fact: open.fact,
+                        accepted: open.accepted,
+                    },
+                ));
+            }
+            self.find_sleepers(*pid, sink);
+        }
     }
 
     /// States which threads had fallen asleep before the trace began.

@@ -16,6 +16,7 @@ use std::ops::Range;
 use super::{
     image::Image,
     maps::{self, Mapping},
+    symbols::Scope,
 };
 
 const PYTHON: &str = "_PyRuntime";
@@ -35,7 +36,7 @@ pub fn of_process(pid: u32) -> std::io::Result<Option<Range<u64>>> {
         name.contains("python") || !name.contains(".so")
     });
     for candidate in python {
-        if let Ok(Some(image)) = Image::open(pid, candidate, &mappings, &[PYTHON])
+        if let Ok(Some(image)) = Image::open(pid, candidate, &mappings, &[PYTHON], Scope::Exported)
             && let Some(runtime) = image.variable(PYTHON)
         {
             return Ok(Some(runtime));

@@ -243,6 +243,8 @@ fn of_runtimes() -> impl Strategy<Value = EventBody> {
         ContextKind::Greenlet,
         ContextKind::Task,
         ContextKind::Goroutine,
+        ContextKind::Node,
+        ContextKind::Job,
     ]);
     let context = || (1..5_u64).prop_map(|context| context * 16);
     let handover = || {

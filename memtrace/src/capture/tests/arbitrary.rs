@@ -354,7 +354,9 @@ fn context_kind() -> impl Strategy<Value = ContextKind> {
         Just(ContextKind::Python),
         Just(ContextKind::Greenlet),
         Just(ContextKind::Task),
-        Just(ContextKind::Goroutine)
+        Just(ContextKind::Goroutine),
+        Just(ContextKind::Node),
+        Just(ContextKind::Job)
     ]
 }
 

@@ -10,9 +10,12 @@
 //! in it would see only the copies that extension modules make; the function
 //! behind it makes them all.
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
+use iced_x86::{FlowControl, OpKind, Register};
 
-use crate::probe::place::near_target;
+use crate::probe::{
+    members::{instructions, reads},
+    place::near_target,
+};
 
 /// `ctx_vars` in `struct _pycontextobject` (pycore_context.h, 3.7 to 3.15):
 /// behind the object's header and `ctx_prev`.
@@ -53,15 +56,6 @@ fn given_variables(address: u64, code: &[u8]) -> Option<u64> {
     None
 }
 
-/// The displacements of the words that the code reads through a pointer: of
-/// structures' members.
-pub fn members(address: u64, code: &[u8]) -> Vec<u64> {
-    instructions(address, code)
-        .iter()
-        .filter_map(reads)
-        .collect()
-}
-
 /// Where the code's direct calls lead.
 pub fn calls(address: u64, code: &[u8]) -> Vec<u64> {
     instructions(address, code)
@@ -71,27 +65,10 @@ pub fn calls(address: u64, code: &[u8]) -> Vec<u64> {
         .collect()
 }
 
-fn instructions(address: u64, code: &[u8]) -> Vec<Instruction> {
-    Decoder::with_ip(64, code, address, DecoderOptions::NONE)
-        .into_iter()
-        .take_while(|instruction| !instruction.is_invalid())
-        .collect()
-}
-
-/// The displacement of a load of a word through a register.
-fn reads(instruction: &Instruction) -> Option<u64> {
-    let through_register = instruction.op1_kind() == OpKind::Memory
-        && instruction.op0_kind() == OpKind::Register
-        && instruction.op0_register().is_gpr64()
-        && instruction.memory_base().is_gpr64()
-        && instruction.memory_index() == Register::None
-        && instruction.segment_prefix() == Register::None;
-    through_register.then(|| instruction.memory_displacement64())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::members::members;
 
     /// Debian 12's python3.11: `PyContext_CopyCurrent`.
     const COPY_CURRENT: [u8; 28] = [

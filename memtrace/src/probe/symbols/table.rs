@@ -4,6 +4,7 @@
 //! walks from front to back. Memory use does not depend on what the file claims.
 //! What an entry means is not known here.
 
+use std::ffi::CStr;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use super::FILE_BYTES_MAX;
@@ -88,10 +89,8 @@ impl Window {
 
 /// The text before the first NUL; `None` if there is no NUL or no text.
 pub fn name_at(bytes: &[u8]) -> Option<&str> {
-    let end = bytes.iter().position(|byte| *byte == 0)?;
-    std::str::from_utf8(&bytes[..end])
-        .ok()
-        .filter(|name| !name.is_empty())
+    let name = CStr::from_bytes_until_nul(bytes).ok()?;
+    name.to_str().ok().filter(|name| !name.is_empty())
 }
 
 /// The 64-bit number at this byte of an entry, which must have that many.

@@ -62,6 +62,47 @@ fn this_test_imports_from_the_c_library() {
 }
 
 #[test]
+fn symbols_are_found_by_their_names() {
+    let mut file = ElfFile::open(Cursor::new(libc_bytes())).expect("an ELF file");
+    // A function and a variable.
+    let found = file.addresses(&["malloc", "stdout", "nothing like it"], Scope::Any);
+    let found = found.expect("symbols");
+    assert_eq!(found.len(), 2);
+    let functions = file.functions(&|name| name == "malloc").expect("symbols");
+    let malloc = &functions.functions[0];
+    assert_eq!(found["malloc"], (malloc.address, malloc.size));
+    assert_eq!(found["stdout"].1, size_of::<usize>() as u64);
+
+    // One that is exported to nobody: in the full table only.
+    let program = File::open("/proc/self/exe").expect("own program");
+    let mut file = ElfFile::open(program).expect("an ELF file");
+    let own = file.functions(&|name| name == "main").expect("symbols");
+    let found = file.addresses(&["main"], Scope::Any).expect("symbols");
+    assert_eq!(found["main"].0, own.functions[0].address);
+    let exported = file.addresses(&["main"], Scope::Exported);
+    assert_eq!(exported.expect("symbols").len(), 0);
+}
+
+#[test]
+fn a_symbol_table_beyond_the_limit_is_refused() {
+    let mut bytes = libc_bytes().to_vec();
+    // e_shoff; each section header has 64 bytes.
+    let sections = u64::from_le_bytes(bytes[40..48].try_into().expect("eight")) as usize;
+    let count = usize::from(u16::from_le_bytes([bytes[60], bytes[61]]));
+    for section in (0..count).map(|index| sections + 64 * index) {
+        // sh_type, sh_size.
+        if bytes[section + 4..section + 8] == elf::SHT_DYNSYM.0.to_le_bytes() {
+            bytes[section + 32..section + 40].copy_from_slice(&(1_u64 << 50).to_le_bytes());
+        }
+    }
+    let mut file = ElfFile::open(Cursor::new(bytes)).expect("an ELF file");
+    assert!(matches!(
+        file.addresses(&["malloc"], Scope::Any),
+        Err(ElfError::Damaged("symbol table"))
+    ));
+}
+
+#[test]
 fn other_files_are_refused_by_name() {
     let refused = |bytes: &[u8]| ElfFile::open(Cursor::new(bytes.to_vec())).map(|_| ());
     assert!(matches!(refused(b""), Err(ElfError::NotElf)));
@@ -101,6 +142,7 @@ fn exercise(bytes: Vec<u8>) {
         }
     }
     drop(file.imports(&|name| name.contains("alloc")));
+    drop(file.addresses(&["malloc", "none"], Scope::Any));
 }
 
 proptest! {

@@ -1,4 +1,4 @@
-// An https server: `node https_server.js PORT KEY CERTIFICATE`.
+// A server, http or https: `node server.js PORT [KEY CERTIFICATE]`.
 //
 // /plain, /big/BYTES (a block allocated and dropped), /keep/BYTES (one that is
 // kept), /status/CODE; its own counts, by path and status, are at /counts. Blocks
@@ -6,6 +6,7 @@
 // knows memtrace.
 'use strict';
 const fs = require('fs');
+const http = require('http');
 const https = require('https');
 
 const [port, key, certificate] = process.argv.slice(2);
@@ -30,14 +31,16 @@ function answer(path) {
   }
 }
 
-const options = { key: fs.readFileSync(key), cert: fs.readFileSync(certificate) };
-https
-  .createServer(options, (request, response) => {
-    const [status, body] = answer(request.url);
-    const of = (counts[request.url] ??= {});
-    of[status] = (of[status] ?? 0) + 1;
-    const length = Buffer.byteLength(body);
-    response.writeHead(status, { 'Content-Type': 'text/plain', 'Content-Length': length });
-    response.end(body);
-  })
-  .listen(Number(port), '127.0.0.1');
+function serve(request, response) {
+  const [status, body] = answer(request.url);
+  const of = (counts[request.url] ??= {});
+  of[status] = (of[status] ?? 0) + 1;
+  const length = Buffer.byteLength(body);
+  response.writeHead(status, { 'Content-Type': 'text/plain', 'Content-Length': length });
+  response.end(body);
+}
+
+const server = key
+  ? https.createServer({ key: fs.readFileSync(key), cert: fs.readFileSync(certificate) }, serve)
+  : http.createServer(serve);
+server.listen(Number(port), '127.0.0.1');
