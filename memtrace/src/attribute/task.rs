@@ -34,7 +34,7 @@ impl Attributor {
         size: u64,
         out: &mut Vec<Attributed>,
     ) {
-        if size == 0 || (addr | size) % ALIGNMENT != 0 {
+        if size == 0 || !(addr | size).is_multiple_of(ALIGNMENT) {
             return;
         }
         let process = self.processes.of_pid(pid, out);
