@@ -15,6 +15,7 @@ pub mod lock;
 pub mod maps;
 pub mod members;
 pub mod node;
+pub mod object;
 pub mod place;
 pub mod python;
 pub mod runtime;

@@ -9,15 +9,11 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{Read, Seek},
-    os::fd::AsRawFd as _,
-    path::PathBuf,
-    sync::Arc,
 };
 
 use super::{
-    maps::FileIdentity,
+    object::ProbedObject,
     place::{self, Needs, Placement},
     symbols::{ElfError, ElfFile, Symbol},
 };
@@ -45,34 +41,7 @@ pub struct Poll {
 pub type TaskFacts = Vec<Poll>;
 
 /// A mapped file in which tasks are polled.
-#[derive(Clone, Debug)]
-pub struct TaskObject {
-    /// Which file, as the process's memory map shows it.
-    pub file: FileIdentity,
-    /// Its path inside the process's root.
-    pub path: PathBuf,
-    /// What is in it.
-    pub facts: TaskFacts,
-    handle: Arc<File>,
-}
-
-impl TaskObject {
-    /// A file, by the handle through which it was examined.
-    pub fn new(file: FileIdentity, path: PathBuf, facts: TaskFacts, handle: Arc<File>) -> Self {
-        TaskObject {
-            file,
-            path,
-            facts,
-            handle,
-        }
-    }
-
-    /// The path to hand to the kernel when attaching, valid in this process as
-    /// long as this object lives.
-    pub fn attach_path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))
-    }
-}
+pub type TaskObject = ProbedObject<TaskFacts>;
 
 /// Whether a function polls tasks of one kind: by its path in either of the
 /// compiler's manglings.

@@ -16,17 +16,13 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::File,
     io::{Read, Seek},
-    os::fd::AsRawFd as _,
-    path::PathBuf,
-    sync::Arc,
 };
 
 use memtrace_common::event::{RustlsCall, TlsCall};
 
 use super::{
-    maps::FileIdentity,
+    object::ProbedObject,
     place::{self, Needs, Placement},
     symbols::{ElfError, ElfFile, Symbol},
 };
@@ -275,34 +271,9 @@ pub struct TlsFacts {
 }
 
 /// A mapped file that holds a TLS library.
-#[derive(Clone, Debug)]
-pub struct TlsObject {
-    /// Which file, as the process's memory map shows it.
-    pub file: FileIdentity,
-    /// Its path inside the process's root.
-    pub path: PathBuf,
-    /// What is in it.
-    pub facts: TlsFacts,
-    handle: Arc<File>,
-}
+pub type TlsObject = ProbedObject<TlsFacts>;
 
 impl TlsObject {
-    /// A file, by the handle through which it was examined.
-    pub fn new(file: FileIdentity, path: PathBuf, facts: TlsFacts, handle: Arc<File>) -> Self {
-        TlsObject {
-            file,
-            path,
-            facts,
-            handle,
-        }
-    }
-
-    /// The path to hand to the kernel when attaching, valid in this process as
-    /// long as this object lives.
-    pub fn attach_path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))
-    }
-
     /// The libraries in it and its path, such as
     /// `OpenSSL (/usr/lib/x86_64-linux-gnu/libssl.so.3)`.
     pub fn describe(&self) -> String {
