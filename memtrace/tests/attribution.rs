@@ -2,6 +2,8 @@
 
 #[path = "attribution/callbacks.rs"]
 mod callbacks;
+#[path = "attribution/cells.rs"]
+mod cells;
 #[path = "attribution/event_loops.rs"]
 mod event_loops;
 #[path = "attribution/goroutines.rs"]

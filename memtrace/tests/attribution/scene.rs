@@ -246,3 +246,47 @@ pub fn expect<'a>(scene: Scene, expected: impl IntoIterator<Item = (&'a str, u64
 pub fn reason(reason: Reason) -> String {
     format!("[{}]", reason.name())
 }
+
+/// Whole requests on a connection that carries several at once.
+pub fn stream_requests(requests: &[(u32, &str)]) -> Vec<Message> {
+    let mut messages = vec![Message::Multiplexed];
+    for (exchange, target) in requests {
+        let exchange = ExchangeId(*exchange);
+        messages.extend([
+            Message::RequestBegin { exchange },
+            Message::Carries { exchange },
+            Message::RequestHead {
+                exchange,
+                method: "GET".into(),
+                target: (*target).into(),
+                protocol: Protocol::Http2,
+                keep_alive: true,
+                expect_continue: false,
+                head_bytes: 80,
+                complete: true,
+            },
+            Message::RequestEnd {
+                exchange,
+                request_bytes: 80,
+            },
+        ]);
+    }
+    messages
+}
+
+/// Bytes of responses on such a connection, to their ends if `whole`.
+pub fn stream_responses(exchanges: &[u32], whole: bool) -> Vec<Message> {
+    let mut messages = Vec::new();
+    for exchange in exchanges {
+        let exchange = ExchangeId(*exchange);
+        messages.push(Message::Carries { exchange });
+        if whole {
+            messages.push(Message::ResponseEnd {
+                exchange,
+                response_bytes: 80,
+                request_bytes: 80,
+            });
+        }
+    }
+    messages
+}

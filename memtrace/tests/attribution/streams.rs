@@ -6,10 +6,10 @@ use memtrace_common::event::{ContextKind, HandoverKind};
 use memtrace::{
     attribute::Reason,
     event::{Direction, EventBody, Handover},
-    message::{ExchangeId, Message, Protocol},
+    message::Message,
 };
 
-use crate::scene::{Scene, expect, reason};
+use crate::scene::{Scene, expect, reason, stream_requests, stream_responses};
 
 const LOOP: u32 = 7;
 const SOCKET: u64 = 50;
@@ -67,45 +67,13 @@ impl Tasks {
 
     /// Whole requests in one call.
     fn receives(&mut self, requests: &[(u32, &str)]) {
-        let mut messages = vec![Message::Multiplexed];
-        for (exchange, target) in requests {
-            let exchange = ExchangeId(*exchange);
-            messages.extend([
-                Message::RequestBegin { exchange },
-                Message::Carries { exchange },
-                Message::RequestHead {
-                    exchange,
-                    method: "GET".into(),
-                    target: (*target).into(),
-                    protocol: Protocol::Http2,
-                    keep_alive: true,
-                    expect_continue: false,
-                    head_bytes: 80,
-                    complete: true,
-                },
-                Message::RequestEnd {
-                    exchange,
-                    request_bytes: 80,
-                },
-            ]);
-        }
+        let messages = stream_requests(requests);
         self.scene.moves(LOOP, SOCKET, Direction::Recv, messages);
     }
 
     /// Bytes of responses in one call, to their ends if `whole`.
     fn sends(&mut self, exchanges: &[u32], whole: bool) {
-        let mut messages = Vec::new();
-        for exchange in exchanges {
-            let exchange = ExchangeId(*exchange);
-            messages.push(Message::Carries { exchange });
-            if whole {
-                messages.push(Message::ResponseEnd {
-                    exchange,
-                    response_bytes: 80,
-                    request_bytes: 80,
-                });
-            }
-        }
+        let messages = stream_responses(exchanges, whole);
         self.scene.moves(LOOP, SOCKET, Direction::Send, messages);
     }
 }
