@@ -58,9 +58,9 @@ const SHORT: &[Short] = &[
         why: "who waits for a second answer on a connection that several share shows only at times" },
     Short { name: "Node https", requests_min: 100.0, right_min: 95.0, wrong_max: 1.0, unattributed_max: 8.0,
         why: "the same" },
-    Short { name: "Tomcat", requests_min: 100.0, right_min: 95.0, wrong_max: 1.0, unattributed_max: 15.0,
+    Short { name: "Tomcat", requests_min: 100.0, right_min: 97.0, wrong_max: 1.0, unattributed_max: 15.0,
         why: "while it is compiled, the compiler's threads allocate for nobody" },
-    Short { name: "puma", requests_min: 100.0, right_min: 94.0, wrong_max: 1.0, unattributed_max: 8.0,
+    Short { name: "puma", requests_min: 100.0, right_min: 96.0, wrong_max: 1.0, unattributed_max: 5.0,
         why: "which of its threads has taken what was not seen to be given shows only at times" },
 ];
 
